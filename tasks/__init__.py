@@ -1,0 +1,1 @@
+"""Prefect tasks: one thin wrapper around each stage of the library."""

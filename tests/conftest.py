@@ -1,0 +1,25 @@
+"""Fixtures that several test packages share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the shared material (real fields, simulator, checker); skips where it is not at hand."""
+    folder = Path(os.environ.get("TRACT7DT_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "tools").is_dir():
+        pytest.skip(f"shared material not found at {folder} (set TRACT7DT_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundled_field() -> Path:
+    """The real field that comes with the package."""
+    return REPOSITORY / "tract7dt" / "data" / "sdss_s82_small"

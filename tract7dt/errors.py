@@ -1,0 +1,43 @@
+"""Exceptions of the library: every error that a user can cause or meet has a class, a cause and a cure.
+
+All take plain strings, so that they survive pickling between processes (an exception with a custom
+constructor arrives from a worker as an unrelated ``TypeError``).
+"""
+
+__all__ = [
+    "ConfigError",
+    "InputError",
+    "PatchError",
+    "ProductError",
+    "SampleError",
+    "StageError",
+    "Tract7dtError",
+]
+
+
+class Tract7dtError(Exception):
+    """Base of every error that the project raises on purpose."""
+
+
+class ConfigError(Tract7dtError):
+    """The configuration is wrong: unknown key, wrong type, value out of range, unreadable file. Exit code 2."""
+
+
+class InputError(Tract7dtError):
+    """An input (image, catalogue, image list, Gaia table) is missing, malformed or inconsistent. Never retried."""
+
+
+class ProductError(Tract7dtError):
+    """A product of an earlier stage is missing, damaged or not of this run."""
+
+
+class PatchError(Tract7dtError):
+    """A patch could not be fitted; recorded as failed, the rest of the field goes on."""
+
+
+class SampleError(Tract7dtError):
+    """The sample field could not be downloaded, checked or unpacked."""
+
+
+class StageError(Tract7dtError):
+    """A stage of a run failed; the message names the stage, the cause and what to do. Exit code 1."""
