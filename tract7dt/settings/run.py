@@ -1,0 +1,96 @@
+"""Sections of how a run goes: log, pictures, workers, task runner, publishing, report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from tract7dt.settings.fields import (
+    AutoCount,
+    Count,
+    Flag,
+    LinkSeconds,
+    LogFile,
+    LogFormat,
+    LowerCase,
+    NonNegative,
+    Section,
+    UpperCase,
+    Url,
+    WebUrl,
+    WholeNumber,
+    key,
+)
+
+__all__ = [
+    "LoggingSettings",
+    "PerformanceSettings",
+    "PlottingSettings",
+    "PublishSettings",
+    "ReportSettings",
+    "RuntimeSettings",
+]
+
+
+class LoggingSettings(Section):
+    """The log."""
+
+    ignore_warnings: Flag = key(True, "Suppress Python warnings.")
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], UpperCase] = key(
+        "INFO", "Messages below this level are not logged."
+    )
+    file: LogFile = key(
+        "auto",
+        "Log file, appended to: auto is {work_dir}/{command}.log, a path is relative to work_dir, "
+        "null logs to the console only.",
+    )
+    format: LogFormat = key(
+        "%(asctime)s | %(name)s | %(levelname)s | %(message)s", "Form of a line of the log."
+    )
+
+
+class PlottingSettings(Section):
+    """Pictures."""
+
+    dpi: Count = key(300, "Resolution of the pictures.", unit="dots/inch")
+
+
+class PerformanceSettings(Section):
+    """Workers of the loading stage."""
+
+    frame_prep_workers: AutoCount = key("auto", "Workers that read and scale images.")
+    white_stack_workers: AutoCount = key("auto", "Workers that stack the white image.")
+
+
+class RuntimeSettings(Section):
+    """Where mapped tasks run."""
+
+    task_runner: Annotated[Literal["process", "thread", "dask", "ray"], LowerCase] = key(
+        "process", "What runs the mapped tasks."
+    )
+    max_workers: AutoCount = key("auto", "Workers of the task runner; auto is the number of cores.")
+    patches_per_task: AutoCount = key(
+        "auto", "Patches that one mapped task fits; auto balances them by predicted cost."
+    )
+    retries: WholeNumber = key(2, "How often a stage that fans out is tried again after a failure.")
+    retry_delay_seconds: NonNegative = key(10.0, "Pause before the next try.", unit="s")
+    cluster: dict[str, Any] | None = key(
+        None, "Address or options handed to the Dask or Ray runner; null starts a local one."
+    )
+
+
+class PublishSettings(Section):
+    """Publishing of the results."""
+
+    url: Url | None = key(
+        None,
+        "Where results are published, any fsspec URL (s3://bucket/prefix, file:///folder); "
+        "null keeps them in work_dir only.",
+    )
+    endpoint_url: WebUrl | None = key(None, "Address of an S3-compatible service.")
+    link_expiry_seconds: LinkSeconds = key(604800, "Life of presigned links in UI artifacts.", unit="s")
+
+
+class ReportSettings(Section):
+    """The HTML report."""
+
+    enabled: Flag = key(True, "Write report.html into work_dir.")

@@ -1,0 +1,136 @@
+"""Reading YAML: one mapping, no duplicate keys, and the line where each key stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tract7dt.errors import ConfigError
+
+__all__ = ["YamlText", "parse_yaml", "read_text"]
+
+Keys = tuple[str, ...]
+
+#: Nesting of a configuration is 4 at most; the lines of deeper keys are never asked for.
+_DEPTH_OF_LINES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class YamlText:
+    """A parsed YAML mapping.
+
+    Attributes
+    ----------
+    values : dict
+        The mapping.
+    lines : dict of tuple of str to int
+        1-based line of each key, by its path.
+    duplicates : list of (str, int, int)
+        Dotted path of each key that stands twice in one mapping, line of the first and of the second.
+    """
+
+    values: dict[Any, Any]
+    lines: dict[Keys, int]
+    duplicates: list[tuple[str, int, int]]
+
+
+def read_text(path: Path) -> str:
+    """Text of a configuration file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, not a file, not readable or not UTF-8.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration file: {error.strerror}") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: the configuration file must be UTF-8 text; byte {error.start} is not"
+        ) from None
+
+
+def parse_yaml(text: str, source: str) -> YamlText:
+    """Parse a YAML mapping; only plain data, no Python objects.
+
+    Parameters
+    ----------
+    text : str
+        YAML text.
+    source : str
+        File name for messages.
+
+    Raises
+    ------
+    ConfigError
+        If the text is no YAML, or not one mapping.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}" if mark is not None else source
+        raise ConfigError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: not a configuration: nested too deeply") from None
+    if node is None:
+        raise ConfigError(f"{source}: the configuration is empty; inputs and outputs.work_dir must be given")
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{source}: a configuration is a mapping of sections, found {_kind(values)} at the top"
+        )
+    lines: dict[Keys, int] = {}
+    duplicates: list[tuple[str, int, int]] = []
+    _walk(node, (), lines, duplicates, set())
+    return YamlText(values, lines, duplicates)
+
+
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, list) else f"a {type(value).__name__}"
+
+
+def _walk(
+    node: yaml.Node,
+    path: Keys,
+    lines: dict[Keys, int],
+    duplicates: list[tuple[str, int, int]],
+    seen: set[int],
+) -> None:
+    """Note the line of every key below ``node``, and keys that are given twice.
+
+    PyYAML lets the last of two equal keys win without a word. Nodes that aliases share are visited once.
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _walk(item, (*path, "[]"), lines, duplicates, seen)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for name, value in node.value:
+        if not isinstance(name, yaml.ScalarNode) or name.tag == "tag:yaml.org,2002:merge":
+            _walk(value, path, lines, duplicates, seen)
+            continue
+        line = name.start_mark.line + 1
+        here = (*path, name.value)
+        if name.value in first:
+            duplicates.append((".".join(here), first[name.value], line))
+        first.setdefault(name.value, line)
+        if len(here) <= _DEPTH_OF_LINES:
+            lines[here] = line
+        _walk(value, here, lines, duplicates, seen)
