@@ -31,6 +31,4 @@ def cell_tag(row: int, col: int) -> str:
 def cell_boxes(box: Box, n: int) -> dict[tuple[int, int], Box]:
     """``(row, col) -> Box`` of the ``n`` by ``n`` cells that tile ``box``, row by row."""
     ys, xs = grid_edges(box.y0, box.y1, n), grid_edges(box.x0, box.x1, n)
-    return {
-        (r, c): Box(xs[c], xs[c + 1], ys[r], ys[r + 1]) for r, c in np.ndindex(n, n)
-    }
+    return {(r, c): Box(xs[c], xs[c + 1], ys[r], ys[r + 1]) for r, c in np.ndindex(n, n)}

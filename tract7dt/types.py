@@ -359,6 +359,11 @@ class ModelKind(enum.IntEnum):
     DEV = 2
     SERSIC = 3
 
+    @classmethod
+    def of(cls, text: str, unknown: ModelKind) -> ModelKind:
+        """Model for a catalogue ``TYPE`` in any case; ``unknown`` for GAL, blank and anything else."""
+        return cls.__members__.get(text.strip().upper(), unknown)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSources:

@@ -1,0 +1,251 @@
+"""From input images to the working frame: scale, crop, white stack; all by rows, all on disk."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from astropy.wcs import WCS
+
+from tract7dt.errors import ProductError
+from tract7dt.frames.inspection import ImageInfo, working_box
+from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_manifest
+from tract7dt.frames.stream import PixelReader
+from tract7dt.store import WorkDir, atomic_path
+from tract7dt.store.npy import CHUNK_PIXELS, RowWriter, open_array, read_rows, row_chunks
+from tract7dt.types import F4, Bool, Box, Field
+
+if TYPE_CHECKING:
+    from tract7dt.settings import Settings
+
+__all__ = ["build_field", "cropped_wcs"]
+
+log = logging.getLogger(__name__)
+
+#: Longest side of the preview of the full frame; a finer one would only cost memory.
+MAX_PREVIEW_SIDE = 3000
+#: More threads than this gain nothing: reading is bound by the disk or by one decompressor a file.
+MAX_AUTO_WORKERS = 4
+
+
+def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) -> Field:
+    """Scale and crop all images, stack them, write everything under ``work.frames``.
+
+    ``data = image * 10**(-0.4 (ZP_AUTO - zp_ref))``, NaN where the image is not finite. The white stack is
+    ``sum(w data) / sum(w)`` with ``w = 1 / sky_sigma**2`` over the bands that are finite at a pixel, its
+    noise ``sqrt(1 / sum(w))``. Memory stays at a few row chunks a worker, whatever the size and number of
+    images.
+
+    Parameters
+    ----------
+    images : sequence of ImageInfo
+        As :func:`inspect_images` returned them.
+    settings : Settings
+    work : WorkDir
+        Layout of the run; ``field.json`` is written last.
+
+    Returns
+    -------
+    Field
+        Opened from what was written.
+
+    Raises
+    ------
+    InputError
+        An image is truncated or damaged.
+    ProductError
+        ``wcs.fits`` cannot be written.
+    """
+    start = time.perf_counter()
+    work.frames.mkdir(parents=True, exist_ok=True)
+    for manifest in (work.field_manifest, work.masks_manifest):
+        manifest.unlink(missing_ok=True)  # from here on the old products are being overwritten
+    box, shape = working_box(images[0].shape, settings), images[0].shape
+    preview = _Preview.of(shape, settings.crop.display_downsample)
+    entries = [_entry(image, settings) for image in images]
+
+    def prepare(index: int) -> FrameEntry:
+        return _write_frame(images[index], entries[index], box, preview, work)
+
+    workers = _workers(settings.performance.frame_prep_workers, len(images))
+    with ThreadPoolExecutor(workers) as pool:
+        entries = list(pool.map(prepare, range(len(images))))
+    prepared = time.perf_counter()
+    _write_white(entries, box.shape, work, _workers(settings.performance.white_stack_workers))
+    _write_preview(preview, work)
+    stacked = time.perf_counter()
+    wcs = cropped_wcs(images[0].wcs, box)
+    _write_wcs(wcs, work)
+    epochs = [image.epoch for image in images if image.epoch is not None]
+    write_manifest(
+        Manifest(
+            frames=tuple(entries),
+            shape=box.shape,
+            full_shape=shape,
+            crop=box,
+            epoch=math.fsum(epochs) / len(epochs) if epochs else None,
+            zp_ref=settings.image_scaling.zp_ref,
+            pixel_scale_arcsec=images[0].pixel_scale_arcsec,
+            saturation_divisor=settings.source_saturation_cut.saturation_divisor,
+            preview_step=preview.step,
+            wcs=wcs,
+        ),
+        work.field_manifest,
+    )
+    log.info(
+        "load_inputs timing [s]: prep=%.2f white=%.2f total=%.2f (%d images of %d x %d pixels, %d workers)",
+        prepared - start, stacked - prepared, time.perf_counter() - start,
+        len(images), shape[1], shape[0], workers,
+    )  # fmt: skip
+    return open_field(work.field_manifest)
+
+
+def cropped_wcs(wcs: WCS, box: Box) -> WCS:
+    """WCS of the pixels in ``box``: CRPIX (and the origin of SIP) shifted, everything else as it was."""
+    cropped = wcs.slice((slice(box.y0, box.y1), slice(box.x0, box.x1)))
+    cropped.array_shape = box.shape
+    return cropped
+
+
+def _workers(asked: int | str, most: int | None = None) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(cores, MAX_AUTO_WORKERS) if isinstance(asked, str) else asked
+    return max(1, min(count, most) if most is not None else count)
+
+
+def _entry(image: ImageInfo, settings: Settings) -> FrameEntry:
+    scale = 10.0 ** (-0.4 * (image.zp_auto - settings.image_scaling.zp_ref))
+    divisor = settings.source_saturation_cut.saturation_divisor
+    return FrameEntry(
+        band=image.band,
+        path=image.path,
+        sha256="",
+        sky_sigma=image.sky_sigma * scale,
+        gain=image.gain / scale,
+        scale=scale,
+        zp_auto=image.zp_auto,
+        saturation=None if image.saturate is None else image.saturate / divisor * scale,
+        fwhm_pix=image.fwhm_pix,
+    )
+
+
+@dataclass
+class _Preview:
+    """Block means of the white stack of the full frame, summed band by band and chunk by chunk."""
+
+    step: int
+    total: F4
+    weight: F4
+    lock: Lock
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], step: int) -> _Preview:
+        step = max(step, math.ceil(max(shape) / MAX_PREVIEW_SIDE))
+        blocks = (math.ceil(shape[0] / step), math.ceil(shape[1] / step))
+        return cls(step, np.zeros(blocks, np.float32), np.zeros(blocks, np.float32), Lock())
+
+    def add(self, y0: int, rows: F4, weight: float) -> None:
+        """Add ``rows`` (n, nx) that start at row ``y0`` of the full frame."""
+        finite = np.isfinite(rows)
+        block_y = (y0 + np.arange(len(rows))) // self.step
+        first, starts = np.unique(block_y, return_index=True)
+        ends = [*starts[1:], len(rows)]
+        columns = np.arange(0, rows.shape[1], self.step)
+
+        def block_sums(values: F4) -> F4:
+            # Rows first: adding whole rows is much faster than reduceat along them.
+            by_row = np.stack([values[a:b].sum(axis=0, dtype=np.float32) for a, b in zip(starts, ends)])
+            return np.add.reduceat(by_row, columns, axis=1, dtype=np.float64).astype(np.float32)
+
+        total, count = block_sums(np.where(finite, rows, np.float32(0))), block_sums(finite)
+        with self.lock:
+            self.total[first[0] : first[-1] + 1] += weight * total
+            self.weight[first[0] : first[-1] + 1] += weight * count
+
+    def mean(self) -> F4:
+        """White stack by blocks, NaN where no band is finite."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.weight > 0, self.total / self.weight, np.nan).astype(np.float32)
+
+
+def _write_frame(
+    image: ImageInfo, entry: FrameEntry, box: Box, preview: _Preview, work: WorkDir
+) -> FrameEntry:
+    reader = PixelReader(image.path, work.frames)
+    n_finite = 0
+    with atomic_path(work.frame(image.band)) as temporary, RowWriter(temporary, box.shape, "<f4") as writer:
+        for y0, values in reader.rows(CHUNK_PIXELS):
+            values *= entry.scale
+            with np.errstate(over="ignore"):
+                rows = values.astype(np.float32)
+            rows[~np.isfinite(rows)] = np.nan
+            preview.add(y0, rows, entry.sky_sigma**-2)
+            lo, hi = max(y0, box.y0), min(y0 + len(rows), box.y1)
+            if lo < hi:
+                inside = rows[lo - y0 : hi - y0, box.x0 : box.x1]
+                n_finite += int(np.isfinite(inside).sum())
+                writer.write(lo - box.y0, inside)
+    share = n_finite / (box.nx * box.ny)
+    log.info(
+        "%s: scale %.6g, %.2f %% of the pixels finite (%s)", entry.band, entry.scale, 100 * share, image.path
+    )
+    if n_finite == 0:
+        log.warning("%s: no finite pixel in the working frame of %s", entry.band, image.path)
+    return FrameEntry(
+        entry.band, entry.path, reader.sha256, entry.sky_sigma, entry.gain, entry.scale, entry.zp_auto,
+        entry.saturation, entry.fwhm_pix,
+    )  # fmt: skip
+
+
+def _write_white(entries: Sequence[FrameEntry], shape: tuple[int, int], work: WorkDir, workers: int) -> None:
+    frames = [open_array(work.frame(entry.band), shape, np.float32) for entry in entries]
+    weights = [entry.sky_sigma**-2 for entry in entries]
+    with (
+        atomic_path(work.frames / "white.npy") as white_path,
+        atomic_path(work.frames / "white_sigma.npy") as sigma_path,
+        RowWriter(white_path, shape, "<f4") as white,
+        RowWriter(sigma_path, shape, "<f4") as sigma,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+
+        def stack(rows: tuple[int, int]) -> None:
+            y0, y1 = rows
+            total = np.zeros((y1 - y0, shape[1]))
+            weight = np.zeros_like(total)
+            for frame, band_weight in zip(frames, weights):
+                data = read_rows(frame, y0, y1)
+                finite: Bool | Literal[True] = np.isfinite(data)
+                if np.all(finite):
+                    finite = True  # twice as fast
+                np.add(total, data * band_weight, out=total, where=finite)
+                np.add(weight, band_weight, out=weight, where=finite)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                white.write(y0, total / weight)  # 0 / 0: NaN
+                sigma.write(y0, 1.0 / np.sqrt(weight))  # 1 / 0: inf
+
+        list(pool.map(stack, row_chunks(*shape)))
+
+
+def _write_preview(preview: _Preview, work: WorkDir) -> None:
+    with atomic_path(work.frames / "white_full_preview.npy") as temporary:
+        np.save(temporary, preview.mean())
+
+
+def _write_wcs(wcs: WCS, work: WorkDir) -> None:
+    hdus = wcs.to_fits(relax=True)
+    ny, nx = wcs.array_shape
+    hdus[0].header["IMAGEW"] = (nx, "width of the working frame, pix")
+    hdus[0].header["IMAGEH"] = (ny, "height of the working frame, pix")
+    try:
+        with atomic_path(work.wcs) as temporary:
+            hdus.writeto(temporary, overwrite=True)
+    except OSError as error:
+        raise ProductError(f"{work.wcs}: cannot be written ({error})") from error

@@ -1,0 +1,97 @@
+"""The list of input images."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from pathlib import Path
+
+import fsspec
+
+from tract7dt.errors import InputError
+
+__all__ = ["is_url", "read_image_list"]
+
+log = logging.getLogger(__name__)
+
+
+def is_url(path: str) -> bool:
+    """Whether ``path`` is a URL that fsspec opens, rather than a local path."""
+    return "://" in path
+
+
+def read_image_list(path: str, base_dir: str | Path) -> list[str]:
+    """Paths and URLs of the input images, in the order of the list.
+
+    Blank lines and lines that start with ``#`` are skipped, as is anything after `` #``. A relative entry
+    belongs to ``base_dir``; where it is not found there, to the folder of the list itself.
+
+    Parameters
+    ----------
+    path : str
+        Text file, local or URL.
+    base_dir : path
+        Folder of the configuration.
+
+    Returns
+    -------
+    list of str
+        Absolute paths or URLs. Whether the images exist is for :func:`inspect_images` to say.
+
+    Raises
+    ------
+    InputError
+        The list is missing, not text, a folder, or empty; an entry is a folder or comes twice.
+    """
+    entries = [(number, _resolve(entry, Path(base_dir), path)) for number, entry in _entries(_text(path))]
+    if not entries:
+        raise InputError(f"image list {path}: expected one FITS path or URL per line, found none")
+    problems = []
+    first: dict[str, int] = {}
+    for number, entry in entries:
+        if entry in first:
+            problems.append(f"line {number}: {entry} is already in line {first[entry]}")
+        elif not is_url(entry) and Path(entry).is_dir():
+            problems.append(f"line {number}: {entry} is a folder; expected a FITS file")
+        first.setdefault(entry, number)
+    if problems:
+        raise InputError("\n  ".join([f"image list {path}:", *problems]))
+    return [entry for _, entry in entries]
+
+
+def _text(path: str) -> str:
+    if not is_url(path) and Path(path).is_dir():
+        raise InputError(f"image list {path}: expected a text file, found a folder")
+    try:
+        with fsspec.open(path, "rb") as stream:
+            data: bytes = stream.read()
+    except FileNotFoundError:
+        raise InputError(f"image list {path}: no such file") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"image list {path}: cannot be read ({error})") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"image list {path}: expected a text file with one FITS path or URL per line, found binary data"
+        ) from None
+
+
+def _entries(text: str) -> list[tuple[int, str]]:
+    lines = ((i, line.split(" #")[0].strip()) for i, line in enumerate(text.splitlines(), 1))
+    return [(i, line) for i, line in lines if line and not line.startswith("#")]
+
+
+def _resolve(entry: str, base_dir: Path, list_path: str) -> str:
+    if is_url(entry):
+        return entry
+    path = Path(entry).expanduser()
+    if path.is_absolute():
+        return str(path)
+    by_config = (base_dir / path).absolute()
+    if by_config.exists():
+        return str(by_config)
+    if is_url(list_path):
+        return posixpath.join(posixpath.dirname(list_path), entry)
+    by_list = (Path(list_path).parent / path).absolute()
+    return str(by_list if by_list.exists() else by_config)

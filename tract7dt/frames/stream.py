@@ -1,0 +1,265 @@
+"""Bytes of a FITS image: one pass from file or URL, compressed or not, hashed on the way.
+
+Only the first image counts: the primary HDU, or the first extension where the primary has no data.
+Plain images are read as a stream, so that a URL or a gzip file needs no temporary copy and no more memory
+than a few rows; a tile-compressed image needs random access and is read through astropy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import math
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import numpy as np
+from astropy.io import fits
+
+from tract7dt.errors import InputError
+from tract7dt.frames.image_list import is_url
+from tract7dt.types import F8
+
+__all__ = ["ImageHeader", "PixelReader", "read_header"]
+
+_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+#: What a broken file or connection raises; everything else is a bug of ours.
+_READ_ERRORS = (OSError, EOFError, ValueError, ImportError, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """Header of the image HDU and how its pixels lie in the file.
+
+    Attributes
+    ----------
+    header : astropy.io.fits.Header
+        Of the image HDU.
+    primary : astropy.io.fits.Header
+        Of the primary HDU (the same object where that is the image).
+    tiled : bool
+        Tile-compressed.
+    shape : (int, int)
+        ``(ny, nx)``.
+    """
+
+    header: fits.Header
+    primary: fits.Header
+    tiled: bool
+    shape: tuple[int, int]
+
+    def get(self, keyword: str) -> Any:
+        """Value of ``keyword`` in the image's header, else in the primary's; None where it is in neither."""
+        return self.header.get(keyword, self.primary.get(keyword))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    """The file's own bytes."""
+    if is_url(path):
+        with fsspec.open(path, "rb") as stream:
+            yield stream
+    else:
+        with Path(path).open("rb") as stream:
+            yield stream
+
+
+def _is_gzip(stream: IO[bytes]) -> bool:
+    start = stream.read(2)
+    stream.seek(0)
+    return start == b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn what a missing or broken file raises into an InputError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected a FITS file, found a folder") from None
+    except _READ_ERRORS as error:
+        raise InputError(f"{path}: not a readable FITS image ({error or type(error).__name__})") from error
+
+
+def read_header(path: str) -> ImageHeader:
+    """Header of the first image of a FITS file, without its pixels.
+
+    Parameters
+    ----------
+    path : str
+        Local path or fsspec URL; gzip is recognised by content.
+
+    Raises
+    ------
+    InputError
+        The file is missing, not FITS, or its first two HDUs hold no 2-D image.
+    """
+    with _reading(path), _opened(path) as raw:
+        if _is_gzip(raw):
+            with gzip.GzipFile(fileobj=raw) as stream:
+                return _first_image(stream, path)
+        return _first_image(raw, path)
+
+
+def _first_image(stream: IO[bytes] | gzip.GzipFile, path: str) -> ImageHeader:
+    if stream.read(6) != b"SIMPLE":
+        raise InputError(f"{path}: expected a FITS file, whose first word is SIMPLE")
+    stream.seek(0)
+    primary = fits.Header.fromfile(stream)
+    if primary.get("NAXIS", 0) > 0:
+        return ImageHeader(primary, primary, False, _image_shape(primary, path))
+    if not stream.read(8).startswith(b"XTENSION"):
+        raise InputError(f"{path}: expected an image in the primary HDU or the first extension, found none")
+    stream.seek(-8, io.SEEK_CUR)
+    extension = fits.Header.fromfile(stream)
+    if extension.get("ZIMAGE", False):
+        stream.seek(0)
+        with fits.open(stream, memmap=False) as hdus:
+            extension = hdus[1].header.copy()
+        return ImageHeader(extension, primary, True, _image_shape(extension, path))
+    if extension["XTENSION"].strip() != "IMAGE":
+        raise InputError(f"{path}: expected an image in the first extension, found {extension['XTENSION']}")
+    return ImageHeader(extension, primary, False, _image_shape(extension, path))
+
+
+def _image_shape(header: fits.Header, path: str) -> tuple[int, int]:
+    sizes = [int(header[f"NAXIS{i}"]) for i in range(1, int(header["NAXIS"]) + 1)]
+    if len(sizes) < 2 or any(n != 1 for n in sizes[2:]) or min(sizes) < 1:
+        raise InputError(f"{path}: expected a 2-D image, found NAXIS {' x '.join(map(str, sizes)) or 0}")
+    return sizes[1], sizes[0]
+
+
+class _HashingReader(io.RawIOBase):
+    """Raw stream that hashes what is read from it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self.digest.update(data)
+        return len(data)
+
+
+class PixelReader:
+    """Pixels of one image in physical values, by rows from the first to the last, and the file's digest.
+
+    Parameters
+    ----------
+    path : str
+        Local path or fsspec URL.
+    scratch : Path
+        Folder for a temporary copy of a tile-compressed image that is not a plain local file.
+    """
+
+    def __init__(self, path: str, scratch: Path) -> None:
+        self._path = path
+        self._scratch = scratch
+        self.sha256 = ""
+
+    def rows(self, max_pixels: int) -> Iterator[tuple[int, F8]]:
+        """Yield ``(y0, values)``: float64 (n, nx), not finite where the image has no value.
+
+        After the last chunk ``sha256`` is the digest of the file's bytes.
+
+        Parameters
+        ----------
+        max_pixels : int
+            About the largest number of pixels of a chunk; at least one row (one row of tiles) is read.
+
+        Raises
+        ------
+        InputError
+            The file is missing, shorter than its header says, or damaged.
+        """
+        image = read_header(self._path)
+        step = max(1, max_pixels // image.shape[1])
+        with _reading(self._path):
+            yield from self._tiled_rows(image, step) if image.tiled else self._plain_rows(image, step)
+
+    def _plain_rows(self, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
+        with _opened(self._path) as raw:
+            zipped = _is_gzip(raw)
+            hashing = _HashingReader(raw)
+            source = io.BufferedReader(hashing, 1 << 20)
+            stream: Any = gzip.GzipFile(fileobj=source) if zipped else source
+            fits.Header.fromfile(stream)
+            if image.header is not image.primary:
+                fits.Header.fromfile(stream)
+            ny, nx = image.shape
+            dtype = np.dtype(_DTYPES[int(image.header["BITPIX"])])
+            for y0 in range(0, ny, step):
+                n = min(step, ny - y0)
+                size = n * nx * dtype.itemsize
+                data = stream.read(size)
+                if len(data) < size:
+                    raise InputError(
+                        f"{self._path}: truncated, expected {ny} rows of pixels, found {y0} and a bit"
+                    )
+                yield y0, _physical(np.frombuffer(data, dtype).reshape(n, nx), image.header)
+            # The rest belongs to the digest, and shows whether a gzip file is whole.
+            for tail in (stream, source):
+                while tail.read(1 << 20):
+                    pass
+            self.sha256 = hashing.digest.hexdigest()
+
+    def _tiled_rows(self, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
+        with self._seekable() as stream, fits.open(stream, memmap=False) as hdus:
+            hdu = hdus[1]
+            # Whole tiles: one that two chunks share would be decompressed twice.
+            tile = int(hdu.tile_shape[-2])
+            step = max(tile, step // tile * tile)
+            ny, nx = image.shape
+            for y0 in range(0, ny, step):
+                values = hdu.section[..., y0 : min(y0 + step, ny), :]
+                yield y0, np.asarray(values, np.float64).reshape(-1, nx)
+
+    @contextlib.contextmanager
+    def _seekable(self) -> Iterator[IO[bytes]]:
+        """The uncompressed file with random access; sets the digest of the file as it came."""
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(_opened(self._path))
+            zipped = _is_gzip(raw)
+            hashing = _HashingReader(raw)
+            source = io.BufferedReader(hashing, 1 << 20)
+            stream = raw
+            if zipped or is_url(self._path):
+                copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".image."))
+                packed: Any = gzip.GzipFile(fileobj=source) if zipped else source
+                shutil.copyfileobj(packed, copy, 1 << 20)
+                copy.flush()
+                stream = stack.enter_context(Path(copy.name).open("rb"))  # astropy insists on read-only
+            while source.read(1 << 20):
+                pass
+            self.sha256 = hashing.digest.hexdigest()
+            stream.seek(0)
+            yield stream
+
+
+def _physical(raw: np.ndarray[Any, Any], header: fits.Header) -> F8:
+    """Physical values: ``BZERO + BSCALE * stored``, NaN where stored is BLANK (FITS 4.0, 4.4.2.5)."""
+    values = raw.astype(np.float64)
+    scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
+    if scale != 1.0:
+        values *= scale
+    if zero != 0.0:
+        values += zero
+    blank = header.get("BLANK")
+    if blank is not None and raw.dtype.kind in "iu" and math.isfinite(blank):
+        values[raw == blank] = np.nan
+    return values

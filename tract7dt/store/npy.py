@@ -1,0 +1,103 @@
+"""Row-wise reading and writing of .npy arrays.
+
+Plain reads and writes instead of memory maps: the pages of a map that a scan has touched count as memory of
+the process, and twenty full frames would look like gigabytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tract7dt.errors import ProductError
+
+__all__ = ["CHUNK_PIXELS", "RowWriter", "open_array", "read_rows", "row_chunks"]
+
+#: Pixels that one worker holds at a time; a handful of float64 arrays of it stay under 25 MB.
+CHUNK_PIXELS = 1 << 19
+
+
+def row_chunks(ny: int, nx: int, max_pixels: int = CHUNK_PIXELS) -> Iterator[tuple[int, int]]:
+    """``(y0, y1)`` of consecutive row ranges of about ``max_pixels`` pixels each."""
+    step = max(1, max_pixels // nx)
+    for y0 in range(0, ny, step):
+        yield y0, min(y0 + step, ny)
+
+
+class RowWriter:
+    """Writes a 2-D .npy file by rows, in any order, from any thread.
+
+    Parameters
+    ----------
+    path : Path
+        File to make or overwrite.
+    shape : (int, int)
+        ``(ny, nx)``.
+    dtype : dtype
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: DTypeLike) -> None:
+        self._dtype = np.dtype(dtype)
+        self._shape = shape
+        with path.open("wb") as stream:
+            header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            self._start = stream.tell()
+            stream.truncate(self._start + shape[0] * shape[1] * self._dtype.itemsize)
+        self._file = os.open(path, os.O_WRONLY)
+
+    def write(self, y0: int, rows: NDArray[Any]) -> None:
+        """Write ``rows`` (n, nx) at row ``y0``."""
+        data = np.ascontiguousarray(rows, self._dtype).data.cast("B")
+        offset = self._start + y0 * self._shape[1] * self._dtype.itemsize
+        while data:
+            written = os.pwrite(self._file, data, offset)
+            data, offset = data[written:], offset + written
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+
+def read_rows(array: Any, y0: int, y1: int) -> NDArray[Any]:
+    """Copy of rows ``[y0, y1)`` of a 2-D array; of a whole memory-mapped file without touching the map."""
+    whole_file = isinstance(getattr(array, "base", None), mmap.mmap)  # a slice of a map has the map as base
+    if isinstance(array, np.memmap) and whole_file and array.flags.c_contiguous:
+        nx = array.shape[1]
+        offset = array.offset + y0 * nx * array.itemsize
+        return np.fromfile(str(array.filename), array.dtype, (y1 - y0) * nx, offset=offset).reshape(
+            y1 - y0, nx
+        )
+    return np.array(array[y0:y1])
+
+
+def open_array(path: Path, shape: tuple[int, int], dtype: DTypeLike) -> NDArray[Any]:
+    """Read-only memory map of a .npy file.
+
+    Raises
+    ------
+    ProductError
+        The file is missing, damaged, or not of the expected shape and type.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ProductError(f"{path}: missing; run load_inputs again") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ProductError(f"{path}: damaged ({error}); run load_inputs again") from error
+    if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
+        raise ProductError(
+            f"{path}: expected {np.dtype(dtype)} of shape {tuple(shape)}, found {array.dtype} {array.shape}"
+        )
+    return array
