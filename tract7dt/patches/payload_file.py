@@ -1,0 +1,315 @@
+"""A payload as a file: multi-extension FITS that any viewer opens, checked from end to end when read.
+
+Extensions, in this order: primary (no data; geometry of the patch), ``META`` (one row of JSON: exact values
+of everything that is no array), per band its image (float32), ``{band}_BAD`` (uint8) and, where there is a
+PSF, ``{band}_PSF`` (float32), at last the table ``SOURCES``. Header keywords are for people and viewers; the
+reader goes by META, so that no number is rounded by a header card. ``DATACRC`` in the primary header is the
+CRC-32 of all bytes behind it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+import os
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from astropy.io import fits
+
+from tract7dt.errors import ProductError
+from tract7dt.patches.division import patch_row
+from tract7dt.patches.payload_check import check_table, parse_meta
+from tract7dt.patches.source_table import escape, read_table, table_columns, table_hdu
+from tract7dt.store import atomic_path
+from tract7dt.store.atomic import plain
+from tract7dt.types import PatchPayload
+
+__all__ = ["read_payload", "write_payload"]
+
+log = logging.getLogger(__name__)
+
+FORMAT, VERSION = "T7PAYLOAD", 1
+#: No payload is larger: what claims to be is damaged, or meant to fill the memory.
+MAX_BYTES = 4 * 2**30
+#: Largest departure of a PSF stamp's sum from 1.
+PSF_SUM_TOLERANCE = 1e-3
+# What the FITS reader and NumPy raise on content that is not what its header says.
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, fits.VerifyError)
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def write_payload(payload: PatchPayload, path: str | os.PathLike[str], compresslevel: int) -> None:
+    """Write ``payload`` to a local file; the same payload always gives the same bytes.
+
+    Parameters
+    ----------
+    payload : PatchPayload
+    path : path
+        ``.fits.gz`` where compressed, else ``.fits``.
+    compresslevel : int
+        Of gzip, 1-9; 0 for no compression.
+
+    Raises
+    ------
+    ProductError
+        If the payload cannot be written: a column that is neither text, number nor boolean, or more
+        than ``MAX_BYTES``.
+    """
+    content = _content(payload)
+    if len(content) > MAX_BYTES:
+        raise ProductError(
+            f"payload {payload.patch.tag} would have {len(content)} bytes: make patches smaller "
+            "(raise epsf.ngrid or epsf.epsf_ngrid)"
+        )
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        if compresslevel == 0:
+            stream.write(content)
+        else:
+            with gzip.GzipFile("", "wb", compresslevel, stream, mtime=0) as packed:
+                packed.write(content)
+
+
+def _content(payload: PatchPayload) -> memoryview:
+    """Bytes of the FITS file."""
+    columns = table_columns(payload.table)
+    hdus: list[Any] = [fits.PrimaryHDU(header=_primary_header(payload)), _meta_hdu(payload, columns)]
+    for number, band in enumerate(payload.bands):
+        header = _band_header(payload, number)
+        hdus += [
+            fits.ImageHDU(np.asarray(payload.data[number], np.float32), header),
+            fits.ImageHDU(np.asarray(payload.bad[number], np.uint8), _named(f"{band}_BAD", band)),
+        ]
+        psf = payload.psfs[number]
+        if psf is not None:
+            card = _named(f"{band}_PSF", band)
+            card["NSTARS"] = (psf.n_stars, "stars in the stack")
+            card["KIND"] = (psf.kind, "PSF model")
+            hdus.append(fits.ImageHDU(np.asarray(psf.stamp, np.float32), card))
+    hdus.append(table_hdu(payload.table, columns))
+    stream = io.BytesIO()
+    fits.HDUList(hdus).writeto(
+        stream, output_verify="ignore"
+    )  # the tests verify; here it would be a third of the time
+    content = stream.getbuffer()
+    header = hdus[0].header
+    length = len(header.tostring())
+    header["DATACRC"] = f"{zlib.crc32(content[length:]):08x}"
+    content[:length] = header.tostring().encode("ascii")
+    return content
+
+
+def _primary_header(payload: PatchPayload) -> fits.Header:
+    patch, halo = payload.patch, payload.table["_is_halo_source"].to_numpy(bool)
+    header = fits.Header()
+    header["FORMAT"] = (FORMAT, "payload of a fitting patch")
+    header["FORMATV"] = (VERSION, "version of the format")
+    header["DATACRC"] = ("00000000", "CRC-32 of all bytes behind this header")
+    header["PATCH"] = (patch.tag, "name of the patch")
+    header["EPSFCELL"] = (patch.epsf_tag, "name of the ePSF cell")
+    for name, box in (("BASE", patch.base), ("ROI", patch.roi)):
+        for edge in ("X0", "X1", "Y0", "Y1"):
+            header[f"{edge}{name}"] = (
+                getattr(box, edge.lower()),
+                f"{name.lower()} box, 0-based, half-open [pix]",
+            )
+    header["HALOPIX"] = (patch.halo_pix, "width of the halo [pix]")
+    header["NBAND"] = (len(payload.bands), "number of bands")
+    header["NBASE"] = (int((~halo).sum()), "sources that are reported")
+    header["NHALO"] = (int(halo.sum()), "sources that are fitted alongside")
+    return header
+
+
+def _named(name: str, band: str) -> fits.Header:
+    header = fits.Header()
+    header["EXTNAME"] = _ascii(name)
+    header["FILTER"] = _ascii(band)
+    return header
+
+
+def _band_header(payload: PatchPayload, number: int) -> fits.Header:
+    header = _named(payload.bands[number], payload.bands[number])
+    header["SKYSIG"] = (float(payload.sky_sigma[number]), "sky noise of a pixel [scaled counts]")
+    header["EGAIN"] = (float(payload.gain[number]), "electrons per scaled count")
+    header["SCALE"] = (float(payload.scale[number]), "scaled counts per ADU")
+    if np.isfinite(payload.fwhm_pix[number]):
+        header["FWHMPIX"] = (float(payload.fwhm_pix[number]), "FWHM of the input image [pix]")
+    # full-frame pixel (x, y) = patch pixel + box corner: lets a viewer show working-frame coordinates
+    header["LTV1"] = -payload.patch.roi.x0
+    header["LTV2"] = -payload.patch.roi.y0
+    if payload.paths:
+        header["IMAGE"] = _ascii(payload.paths[number])
+    return header
+
+
+def _ascii(text: str) -> str:
+    return escape(text).decode("ascii")
+
+
+def _meta_hdu(payload: PatchPayload, columns: list[dict[str, str]]) -> fits.BinTableHDU:
+    """One row of JSON. Python writes a float so that reading gives the same one; NaN becomes null."""
+    bands = [
+        {
+            "band": band,
+            "sky_sigma": float(payload.sky_sigma[number]),
+            "gain": float(payload.gain[number]),
+            "scale": float(payload.scale[number]),
+            "fwhm_pix": float(payload.fwhm_pix[number]),
+            "path": payload.paths[number] if payload.paths else None,
+            "psf": None
+            if psf is None
+            else {"n_stars": psf.n_stars, "kind": psf.kind, "quality": psf.quality},
+        }
+        for number, (band, psf) in enumerate(zip(payload.bands, payload.psfs, strict=True))
+    ]
+    meta = {"patch": patch_row(payload.patch), "bands": bands, "columns": columns}
+    text = json.dumps(plain(meta), ensure_ascii=True, allow_nan=False, sort_keys=True).encode("ascii")
+    column = fits.Column("JSON", f"{len(text)}A", array=np.array([text]))
+    return fits.BinTableHDU.from_columns([column], name="META")
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+
+def read_payload(path: str | os.PathLike[str]) -> PatchPayload:
+    """Read and check a payload, compressed or not.
+
+    Parameters
+    ----------
+    path : path or str
+        Local path or any URL that fsspec opens.
+
+    Raises
+    ------
+    ProductError
+        If the file is missing, truncated, damaged, of another format or version, or inconsistent; the
+        message names the file and what is wrong.
+    """
+    name = os.fspath(path)
+    try:
+        content = _unpacked(_read_bytes(name))
+        _check_primary(content)
+        with fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=False) as hdus:
+            return _payload(hdus)
+    except ProductError as error:
+        raise ProductError(f"payload {name}: {error}") from error
+    except _DAMAGE as error:
+        raise ProductError(f"payload {name} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _read_bytes(name: str) -> bytes:
+    try:
+        if "://" not in name:
+            return Path(name).read_bytes()
+        with fsspec.open(name, "rb") as stream:
+            return bytes(stream.read())
+    except FileNotFoundError:
+        raise ProductError("no such file") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise ProductError(f"cannot be opened: {error}") from error
+
+
+def _unpacked(raw: bytes) -> bytes:
+    """Content of a gzip file (known by its first bytes), never more than ``MAX_BYTES``."""
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        content = unpacker.decompress(raw, MAX_BYTES)
+    except zlib.error as error:
+        raise ProductError(f"damaged gzip data: {error}") from error
+    if not unpacker.eof:
+        raise ProductError("truncated gzip data, or larger than a payload can be")
+    if unpacker.unused_data:
+        raise ProductError(f"{len(unpacker.unused_data)} bytes behind the end of the gzip data")
+    return content
+
+
+def _check_primary(content: bytes) -> None:
+    """Format, version and checksum, before anything behind the primary header is looked at."""
+    stream = io.BytesIO(content)
+    if content[:6] != b"SIMPLE":
+        raise ProductError("not a FITS file")
+    header = fits.Header.fromfile(stream)
+    if header.get("FORMAT") != FORMAT:
+        raise ProductError(f"not a payload: FORMAT is {header.get('FORMAT')!r}, expected {FORMAT!r}")
+    if header.get("FORMATV") != VERSION:
+        raise ProductError(f"format version {header.get('FORMATV')!r}, this program reads {VERSION}")
+    found = f"{zlib.crc32(memoryview(content)[stream.tell() :]):08x}"
+    if header.get("DATACRC") != found:
+        raise ProductError(
+            f"content has CRC {found}, header says {header.get('DATACRC')}: truncated or damaged"
+        )
+
+
+def _payload(hdus: fits.HDUList) -> PatchPayload:
+    meta = parse_meta(_meta_text(hdus))
+    shape, rest = meta.patch.roi.shape, list(hdus[2:])
+    data, bad, psfs = [], [], []
+    for band, psf in zip(meta.bands, meta.psfs, strict=True):
+        data.append(_image(rest, band, "", np.dtype(np.float32), shape))
+        bad.append(_image(rest, band, "_BAD", np.dtype(np.uint8), shape))
+        psfs.append(None if psf is None else replace(psf, stamp=_stamp(rest, band)))
+    if len(rest) != 1 or rest[0].name != "SOURCES" or not isinstance(rest[0], fits.BinTableHDU):
+        raise ProductError(f"expected table SOURCES at the end, found {[hdu.name for hdu in rest]}")
+    table = read_table(rest[0], meta.columns)
+    check_table(table, meta)
+    return PatchPayload(
+        patch=meta.patch,
+        bands=meta.bands,
+        data=np.stack(data),
+        bad=np.stack(bad),
+        sky_sigma=meta.sky_sigma,
+        gain=meta.gain,
+        scale=meta.scale,
+        fwhm_pix=meta.fwhm_pix,
+        psfs=tuple(psfs),
+        table=table,
+        paths=meta.paths,
+    )
+
+
+def _meta_text(hdus: fits.HDUList) -> str:
+    if len(hdus) < 2 or hdus[1].name != "META" or len(hdus[1].data) != 1:
+        raise ProductError("extension META, one row of JSON, is missing")
+    return str(hdus[1].data["JSON"][0])
+
+
+def _image(
+    rest: list[Any], band: str, suffix: str, dtype: np.dtype, shape: tuple[int, int] | None
+) -> np.ndarray:
+    """Take the next extension, which must be the named image; native byte order, C-contiguous.
+
+    The shape is compared before the pixels are touched: a header may claim any size.
+    """
+    name = _ascii(f"{band}{suffix}")
+    if not rest or rest[0].header.get("EXTNAME") != name or not isinstance(rest[0], fits.ImageHDU):
+        found = rest[0].header.get("EXTNAME") if rest else "the end of the file"
+        raise ProductError(f"expected image extension {name}, found {found}")
+    hdu = rest.pop(0)
+    if shape is not None and tuple(hdu.shape) != shape:
+        raise ProductError(f"extension {name} has shape {tuple(hdu.shape)}, the patch's roi has {shape}")
+    pixels = hdu.data
+    if pixels is None or pixels.dtype.newbyteorder("=") != dtype:
+        raise ProductError(
+            f"extension {name}: expected {dtype}, found {None if pixels is None else pixels.dtype}"
+        )
+    return np.array(pixels, dtype=dtype, order="C")
+
+
+def _stamp(rest: list[Any], band: str) -> np.ndarray:
+    stamp = _image(rest, band, "_PSF", np.dtype(np.float32), None)
+    if stamp.ndim != 2 or stamp.shape[0] != stamp.shape[1] or stamp.shape[0] % 2 == 0:
+        raise ProductError(f"PSF of {band}: expected a square stamp of odd size, found shape {stamp.shape}")
+    total = float(stamp.sum(dtype=np.float64))
+    if not abs(total - 1) <= PSF_SUM_TOLERANCE:
+        raise ProductError(f"PSF of {band}: expected sum 1, found {total}")
+    return stamp
