@@ -1,0 +1,164 @@
+"""The visual language: distinct symbols, colours that colour-blind readers can tell apart, band order."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from tract7dt.qa.psf_stars import REASON_SYMBOLS
+from tract7dt.qa.style import (
+    DARK,
+    DOT_SCALE,
+    PAPER,
+    SYMBOLS,
+    band_colors,
+    band_wavelength,
+    fading_scale,
+    legend_handle,
+    order_bands,
+    zoomed_scale,
+)
+
+# Machado, Oliveira & Fernandes (2009), severity 1, for linear RGB.
+BLINDNESS = {
+    "normal": np.eye(3),
+    "protan": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deutan": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritan": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+#: Symbols that can meet in one picture.
+PICTURES = {
+    "overlay": ("star", "galaxy", "unknown", "saturated"),
+    "bright": ("matched", "unmatched", "matched_source", "affected"),
+    "patch": ("star", "galaxy", "unknown", "halo", "start"),
+    "zp": ("kept", "unreliable", "clipped"),
+}
+
+
+def linear(color: str) -> np.ndarray:
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of linear RGB."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    t = np.clip(to_xyz @ np.clip(rgb, 0, 1), 0, None) / np.array([0.9505, 1.0, 1.089])
+    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def distance(a: str, b: str, matrix: np.ndarray) -> float:
+    return float(np.linalg.norm(lab(matrix @ linear(a)) - lab(matrix @ linear(b))))
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_symbols_that_meet_differ_in_shape(picture):
+    markers = [repr(SYMBOLS[name].marker) for name in PICTURES[picture]]
+    assert len(set(markers)) == len(markers)
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+@pytest.mark.parametrize("picture", ["overlay", "bright", "patch"])
+def test_colours_stay_apart_for_colour_blind_readers(picture, blindness):
+    """CIE76 of at least 18: several times the just noticeable 2.3."""
+    for a, b in combinations(PICTURES[picture], 2):
+        found = distance(SYMBOLS[a].color, SYMBOLS[b].color, BLINDNESS[blindness])
+        assert found > 18, (a, b, found)
+
+
+def luminance(color: str) -> float:
+    return float(np.array([0.2126, 0.7152, 0.0722]) @ linear(color))
+
+
+def test_symbols_are_legible_on_their_backgrounds():
+    """WCAG contrast of graphical objects: 3 to 1."""
+    for name, symbol in SYMBOLS.items():
+        on_dark = (luminance(symbol.color) + 0.05) / (luminance(DARK) + 0.05)
+        on_paper = (luminance(PAPER) + 0.05) / (luminance(symbol.color_on_paper) + 0.05)
+        assert on_dark > 3, name
+        assert on_paper > (2.3 if name == "not_drawn" else 3), name
+
+
+def test_the_seeds_hues_are_kept():
+    def hue(name: str) -> np.ndarray:
+        rgb = np.array(to_rgb(SYMBOLS[name].color))
+        return rgb > 0.5 * (rgb.max() + rgb.min())
+
+    wanted = {
+        "star": (0, 1, 1), "galaxy": (1, 0, 1), "unknown": (1, 1, 0), "saturated": (1, 0, 0),
+        "unmatched": (1, 0, 0), "matched_source": (0, 0, 1), "matched": (0, 1, 0), "affected": (1, 0, 0),
+    }  # fmt: skip
+    for name, expected in wanted.items():
+        got = hue(name)
+        if name in (
+            "matched",
+            "affected",
+            "matched_source",
+        ):  # lime, orange, blue: mixed with their neighbour
+            assert got[np.flatnonzero(expected)[0]], name
+        else:
+            assert got.tolist() == [bool(v) for v in expected], name
+
+
+def test_reasons_have_symbols_of_their_own():
+    looks = [(str(s.marker), s.color) for s in REASON_SYMBOLS.values()]
+    assert len(set(looks)) == len(looks)
+    assert REASON_SYMBOLS["saturated"] is SYMBOLS["saturated"]
+    taken = {(str(SYMBOLS[n].marker), SYMBOLS[n].color) for n in ("psf_used", "gaia", "affected")}
+    assert not taken & set(looks)
+
+
+@pytest.mark.parametrize(
+    ("band", "nm"),
+    [
+        ("m400", 400), ("m875", 875), ("M1000", 1000), ("400", 400), ("m400w", 400), ("r", 623), ("u", 355),
+        ("gA", 477), ("i_2", 763), ("r'", 623), ("B", 436), ("Rc", 641),
+        ("white", None), ("green", None), ("", None), ("m12", None), ("m40000", None), ("Ha", None),
+        ("Ks", 2190), ("V_1", 545),
+    ],
+)  # fmt: skip
+def test_band_wavelength(band, nm):
+    assert band_wavelength(band) == nm
+
+
+def test_bands_are_ordered_by_wavelength_unknown_last_as_given():
+    assert order_bands(["lum", "m700", "r", "clear", "m400"]) == ["m400", "r", "m700", "lum", "clear"]
+    assert order_bands([]) == []
+
+
+def test_band_colours_run_from_violet_to_red_and_unknown_are_grey():
+    colors = band_colors(["m400", "m550", "m875", "lum", "clear"])
+    blue, green, red = (np.array(to_rgb(colors[b])) for b in ("m400", "m550", "m875"))
+    assert blue[2] == blue.max()
+    assert green[1] == green.max()
+    assert red[0] == red.max()
+    for band in ("lum", "clear"):
+        assert len(set(to_rgb(colors[band]))) == 1
+    assert len(set(colors.values())) == 5
+    assert band_colors(["m550"])["m550"] == colors["m550"], "a band has its colour whatever the others are"
+
+
+def test_symbols_shrink_with_density_down_to_dots():
+    scales = [fading_scale(n, 460.0**2) for n in (0, 1, 100, 3000, 50_000, 10**7)]
+    assert scales[:3] == [1.0, 1.0, 1.0]
+    assert all(a >= b for a, b in pairwise(scales))
+    assert scales[3] > DOT_SCALE > scales[4] > 0
+    assert legend_handle(SYMBOLS["unknown"], "x", scale=scales[4]).get_marker() == "o"
+    assert legend_handle(SYMBOLS["unknown"], "x").get_marker() == "s"
+
+
+def test_symbols_grow_where_pixels_are_large():
+    assert zoomed_scale(1.0, 0.2) == 1.0
+    assert zoomed_scale(1.0, 1.8) == pytest.approx(1.6)
+    assert zoomed_scale(1.0, 50.0) == 2.2
+    assert zoomed_scale(0.4, 50.0) == 0.4

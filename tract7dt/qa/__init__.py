@@ -1,0 +1,39 @@
+"""Pictures of every stage, from arrays and tables; the only package that imports matplotlib.
+
+``plot_*`` draw one picture from what they are given; ``draw_*`` draw the pictures of a stage as the
+settings want them, into ``work_dir``. No pyplot, no global state: they may run in threads and processes.
+"""
+
+from tract7dt.qa.bright import plot_bright_mask
+from tract7dt.qa.crop import plot_white_after_crop, plot_white_before_crop
+from tract7dt.qa.draw import (
+    draw_bright_mask,
+    draw_crop,
+    draw_epsf_band,
+    draw_overlays,
+    draw_patch,
+    draw_zero_points,
+)
+from tract7dt.qa.overlay import plot_white_overlay, plot_white_zoom
+from tract7dt.qa.patch import plot_patch_overview
+from tract7dt.qa.psf import plot_epsf
+from tract7dt.qa.psf_stars import plot_psf_stars
+from tract7dt.qa.zp import plot_zp_vs_mag
+
+__all__ = [
+    "draw_bright_mask",
+    "draw_crop",
+    "draw_epsf_band",
+    "draw_overlays",
+    "draw_patch",
+    "draw_zero_points",
+    "plot_bright_mask",
+    "plot_epsf",
+    "plot_patch_overview",
+    "plot_psf_stars",
+    "plot_white_after_crop",
+    "plot_white_before_crop",
+    "plot_white_overlay",
+    "plot_white_zoom",
+    "plot_zp_vs_mag",
+]
