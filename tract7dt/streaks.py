@@ -29,7 +29,7 @@ _THRESHOLD = 2.0
 _MIN_AREA = 100
 #: Pixels around the footprint that are masked with it: a trail is as wide as the seeing.
 _GROW = 4
-#: Half-width of the line along which a trail is followed to the edges of the frame, pix: where it is interrupted
+#: Half-width of the line along which a trail is followed to the edges of the frame, pix: where it is broken
 #: (bad columns, a source) or fades, it is still there.
 _HALF_WIDTH = 6.0
 _PIXSTACK = 20_000_000

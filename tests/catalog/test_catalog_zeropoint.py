@@ -11,9 +11,10 @@ from astropy.stats import mad_std, sigma_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import brentq
 
 from tract7dt.catalog import apply_zero_points, measure_zero_points, write_zp
-from tract7dt.catalog.robust import SMALL_SAMPLE, clip_mad, median_error, weighted_median
+from tract7dt.catalog.robust import SMALL_SAMPLE, clip_mad, excess_scatter, median_error, weighted_median
 from tract7dt.errors import ProductError
 from tract7dt.store import WorkDir
 
@@ -177,13 +178,25 @@ def star_table(n, seed=0, zp=25.3, scatter=0.01, single=False, bands=("g", "r"))
     return table, mags
 
 
+def naive_excess(values, errors):
+    """The s that makes chi-square about the weighted mean equal n - 1; 0 if it is smaller without."""
+
+    def chi2(s):
+        w = [1 / (e**2 + s**2) for e in errors]
+        mean = sum(a * b for a, b in zip(w, values)) / sum(w)
+        return sum(a * (b - mean) ** 2 for a, b in zip(w, values)) - (len(values) - 1)
+
+    return brentq(chi2, 0, 10, xtol=1e-12) if chi2(0) > 0 else 0.0
+
+
 def naive_zero_point(mag, flux, error):
-    """The rules of the output contract, word for word, on plain lists."""
+    """The rules of the output contract on plain lists, with the stars' excess scatter in the weights."""
     zp = [m + 2.5 * np.log10(f) for m, f in zip(mag, flux)]
     err = [2.5 / np.log(10) * e / f for e, f in zip(error, flux)]
     kept = naive_clip(zp)
     order = sorted(kept, key=lambda i: zp[i])
-    weights = [1 / err[i] ** 2 for i in order]
+    excess = naive_excess([zp[i] for i in order], [err[i] for i in order])
+    weights = [1 / (err[i] ** 2 + excess**2) for i in order]
     half, total, value = sum(weights) / 2, 0.0, None
     for i, w in zip(order, weights):
         total += w
@@ -212,6 +225,24 @@ def test_against_the_rules_word_for_word(zp_settings):
         assert mine["is_kept"].sum() == n_kept
         assert (mine["is_kept"] ^ mine["is_clipped"]).all()
     assert g.n_clipped >= 6
+
+
+def test_excess_scatter_is_what_the_errors_leave_out():
+    rng = np.random.default_rng(5)
+    errors = rng.uniform(0.005, 0.02, 4000)
+    values = rng.normal(0, np.hypot(errors, 0.03))
+    assert excess_scatter(values, errors) == pytest.approx(0.03, rel=0.05)
+    assert excess_scatter(rng.normal(0, 0.5 * errors), errors) == 0
+    assert excess_scatter(np.array([0.0, 1.0]), np.array([0.1, 0.1])) == 0
+
+
+def test_one_very_bright_star_is_not_the_zero_point(zp_settings):
+    table, mags = star_table(15, zp=25.0, scatter=0.02, seed=8)
+    for band, mag in zip(("g", "r"), mags):
+        table.loc[0, f"FLUX_{band}_fit"] = 1.03 * 10 ** (0.4 * (25.0 - mag[0]))
+        table.loc[0, f"FLUXERR_{band}_fit"] = 1e-4 * table.loc[0, f"FLUX_{band}_fit"]
+    for zp in measure_zero_points(table, mags, ("g", "r"), zp_settings)[0]:
+        assert abs(zp.value - 25.0) < 0.015
 
 
 def test_the_truth_comes_back(zp_settings):

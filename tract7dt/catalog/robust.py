@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["clip_mad", "mad", "median_error", "weighted_median"]
+__all__ = ["clip_mad", "excess_scatter", "mad", "median_error", "weighted_median"]
 
 F8 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -60,6 +60,40 @@ def clip_mad(values: F8, clip_sigma: float, max_iters: int) -> Bool:
             break
         keep = now
     return keep
+
+
+def excess_scatter(values: F8, errors: F8) -> float:
+    """Scatter that the formal errors do not account for.
+
+    The s for which ``sum((v - m)**2 / (e**2 + s**2)) = n - 1``, with m the mean weighted by the same variances
+    (Paule and Mandel 1982, J. Res. Natl. Bur. Stand. 87, 377); 0 where the errors account for all of it.
+
+    Parameters
+    ----------
+    values, errors : ndarray, float64 (n,)
+        Errors positive.
+
+    Returns
+    -------
+    float
+        0 for fewer than three values.
+    """
+    n = len(values)
+    if n < 3:
+        return 0.0
+
+    def excess(s: float) -> float:
+        weights = 1.0 / (errors**2 + s**2)
+        mean = np.sum(weights * values) / np.sum(weights)
+        return float(np.sum(weights * (values - mean) ** 2) - (n - 1))
+
+    low, high = 0.0, float(np.ptp(values)) + ROUNDING
+    if excess(low) <= 0.0:
+        return 0.0
+    while high - low > 1e-6 * high:  # excess falls with s, and at high is below zero
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if excess(middle) > 0.0 else (low, middle)
+    return high
 
 
 def weighted_median(values: F8, weights: F8) -> float:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tract7dt.catalog.csvfile import write_csv
-from tract7dt.catalog.robust import clip_mad, mad, median_error, weighted_median
+from tract7dt.catalog.robust import clip_mad, excess_scatter, mad, median_error, weighted_median
 from tract7dt.errors import ProductError
 from tract7dt.types import ZeroPoint
 
@@ -54,6 +54,9 @@ def measure_zero_points(
     A star counts when its row has a ``gaia_source_id``, a magnitude, a positive flux, and is reliable
     (``fit_is_reliable_{band}`` in single-band mode, else ``fit_is_reliable``). The model that was fitted to
     it does not matter: a matched row that the catalogue calls a galaxy counts too.
+
+    The value is the median weighted by 1 / (zp_err**2 + s**2), with s the scatter of the stars beyond their
+    flux errors (:func:`~tract7dt.catalog.robust.excess_scatter`), 0 where there is none.
 
     Parameters
     ----------
@@ -218,7 +221,10 @@ def _zero_point(band: str, stars: pd.DataFrame, zp: ZpSettings) -> ZeroPoint:
     kept, kept_errors = values[keep], errors[keep]
     known = np.isfinite(kept_errors)
     if known.any():
-        used, weights = kept[known], kept_errors[known] ** -2.0
+        # The errors of a magnitude know nothing of the star's XP error nor of a PSF that is off by a per cent:
+        # without that scatter in the weights, the one brightest star would be the zero point.
+        used = kept[known]
+        weights = 1.0 / (kept_errors[known] ** 2 + excess_scatter(used, kept_errors[known]) ** 2)
     else:  # no errors at all: every star counts the same
         used, weights = kept, np.ones(len(kept))
     value = weighted_median(used, weights)
