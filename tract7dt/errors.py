@@ -12,6 +12,7 @@ __all__ = [
     "SampleError",
     "StageError",
     "Tract7dtError",
+    "UNIT_FAILURES",
 ]
 
 
@@ -41,3 +42,17 @@ class SampleError(Tract7dtError):
 
 class StageError(Tract7dtError):
     """A stage of a run failed; the message names the stage, the cause and what to do. Exit code 1."""
+
+
+#: What one unit of work (a patch, a band) can die of without the run being at fault: recorded, the rest goes on.
+#: OSError is not here: a full disk or a lost mount concerns every unit, and the orchestration retries it.
+UNIT_FAILURES = (
+    PatchError,
+    ProductError,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)

@@ -1,0 +1,195 @@
+"""The ``tract7dt`` command.
+
+Exit codes: 0 done; 1 a stage failed; 2 wrong usage or configuration; 130 interrupted. Everything heavy is
+imported by the command that needs it, so that --help, --version and dump-config answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from flows.outcome import Outcome
+from tract7dt._version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tract7dt",
+    help="Forced multi-band photometry of the 7-Dimensional Telescope.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (YAML).")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Log everything; show tracebacks.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tract7dt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Forced multi-band photometry of the 7-Dimensional Telescope."""
+
+
+@app.command()
+def run(
+    config: Config,
+    direct: Annotated[bool, typer.Option("--direct", help="Without Prefect, in this process.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run the whole pipeline as a Prefect flow (or, with --direct, without Prefect)."""
+    from flows.execute import run_direct, run_flow
+
+    with Outcome(debug):
+        (run_direct if direct else run_flow)(config, "run", debug)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to work in.")] = Path("demo"),
+    debug: Debug = False,
+) -> None:
+    """Run the flow on the real field that comes with the package, and say how well it was measured."""
+    from flows.demo import prepare_demo, print_demo
+    from flows.execute import run_flow
+
+    with Outcome(debug):
+        run_flow(prepare_demo(directory), "run", debug)
+        print_demo(directory)
+
+
+def _step(command: str, config: Path, debug: bool) -> None:
+    from flows.execute import run_direct
+
+    with Outcome(debug):
+        run_direct(config, command, debug)
+
+
+@app.command("run-epsf")
+def run_epsf(config: Config, debug: Debug = False) -> None:
+    """Load the inputs and build the ePSFs."""
+    _step("run-epsf", config, debug)
+
+
+@app.command("build-patches")
+def build_patches(config: Config, debug: Debug = False) -> None:
+    """Load the inputs and divide the field into patches."""
+    _step("build-patches", config, debug)
+
+
+@app.command("build-patch-inputs")
+def build_patch_inputs(config: Config, debug: Debug = False) -> None:
+    """Write the payload of every patch, with the ePSFs that are there."""
+    _step("build-patch-inputs", config, debug)
+
+
+@app.command("run-patches")
+def run_patches(config: Config, debug: Debug = False) -> None:
+    """Fit the payloads that are there."""
+    _step("run-patches", config, debug)
+
+
+@app.command()
+def merge(config: Config, debug: Debug = False) -> None:
+    """Join the fits that are there to the catalogue."""
+    _step("merge", config, debug)
+
+
+@app.command("compute-zp")
+def compute_zp(config: Config, debug: Debug = False) -> None:
+    """Measure the zero points anew and write the magnitudes."""
+    _step("compute-zp", config, debug)
+
+
+@app.command("dump-config")
+def dump_config(
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 -- typer reads the annotation
+        typer.Option("--output", "-o", help="Write to this file instead of the terminal."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Print a configuration with every key, its default and its meaning."""
+    with Outcome():
+        from tract7dt.errors import ConfigError
+        from tract7dt.settings import dump_config_text
+
+        text = dump_config_text()
+        if output is None:
+            typer.echo(text, nl=False)
+            return
+        if output.exists() and not force:
+            raise ConfigError(f"{output} is there already; --force replaces it")
+        from tract7dt.store import write_text
+
+        write_text(output, text)
+        typer.echo(f"written: {output}")
+
+
+@app.command("download-sample")
+def download_sample(
+    directory: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--dir", help="Folder to put it in; named after the download if not given."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Download the sample field that TRACT7DT_SAMPLE_REPO, _TAG, _ASSET and _SHA256 name."""
+    with Outcome():
+        from flows.samples import download
+
+        download(directory, force)
+
+
+@app.command("make-sample")
+def make_sample(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write it to.")],
+    size: Annotated[tuple[int, int], typer.Option(metavar="W H", help="Size, pix.")] = (1000, 1000),
+    bands: Annotated[int, typer.Option(min=1, max=20, help="Number of bands.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same field.")] = 1,
+    density: Annotated[str, typer.Option(help="sparse, normal, dense or crowded.")] = "normal",
+    stars: Annotated[Optional[int], typer.Option(help="Number of stars.")] = None,  # noqa: UP045
+    galaxies: Annotated[Optional[int], typer.Option(help="Number of galaxies.")] = None,  # noqa: UP045
+    exposures: Annotated[int, typer.Option(min=1, help="Exposures of each stack.")] = 25,
+    flux_columns: Annotated[bool, typer.Option("--flux-columns", help="Catalogue with FLUX_*.")] = False,
+    force: Force = False,
+) -> None:
+    """Simulate a field of the telescope with its catalogue, Gaia table, configuration and truth."""
+    with Outcome():
+        from flows.samples import make
+
+        make(
+            directory,
+            force,
+            width=size[0],
+            height=size[1],
+            bands=bands,
+            seed=seed,
+            density=density,
+            stars=stars,
+            galaxies=galaxies,
+            exposures=exposures,
+            flux_columns=flux_columns,
+        )
+
+
+def main() -> None:
+    """Entry point of the ``tract7dt`` command."""
+    app(prog_name="tract7dt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What the commands that run stages do, from the configuration to the report.
+
+NumPy and what builds on it read their number of threads when they are first imported, and the number
+decides the last bits of a sum. It is therefore set here, from the configuration, before anything imports
+NumPy (which is why this module imports late): a run gives the same bits with and without workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from flows.display import Display
+from flows.logs import FILE_ONLY, configure_logging
+from flows.worker import thread_variables
+from tract7dt.errors import InputError, StageError
+from tract7dt.settings import Settings, load_settings
+
+__all__ = ["run_direct", "run_flow"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A command that is about to run stages."""
+
+    name: str
+    settings: Settings
+    config: Path
+    console: Console
+    debug: bool
+
+    @property
+    def title(self) -> str:
+        return f"tract7dt {self.name}: {self.settings.inputs.tile_name}"
+
+
+def run_direct(config: Path, command: str, debug: bool) -> None:
+    """Run the stages of ``command`` in this process, without Prefect."""
+    with _prepared(config, command, debug) as run:
+        from flows.session import recorded_run
+        from tract7dt import pipeline
+
+        if command == "run":
+            _check_inputs(run.settings)
+        with (
+            Display(run.settings.outputs.work_dir, run.console, run.title),
+            recorded_run(run.settings, command) as record,
+        ):
+            pipeline.run_steps(run.settings, command, record)
+        _report(run)
+
+
+def run_flow(config: Path, command: str, debug: bool) -> None:
+    """Run the whole pipeline as a flow, on the configured Prefect server or on one of the run's own."""
+    with _prepared(config, command, debug) as run, contextlib.ExitStack() as stack:
+        from flows import server
+        from flows.runners import check_runner
+
+        check_runner(run.settings)
+        _check_inputs(run.settings)
+        os.environ.update(server.quiet_environment())
+        url = server.configured_api_url()
+        own: server.LocalServer | None = None
+        if url:
+            server.check_reachable(url)
+        else:
+            own = server.LocalServer(run.settings.outputs.work_dir / "prefect_server.log")
+            stack.enter_context(own.running())
+            url = own.url
+        os.environ["PREFECT_API_URL"] = url
+
+        from flows.photometry import photometry  # imports Prefect, while the server starts
+
+        stack.callback(server.drain)
+        if own:
+            own.wait_until_ready()
+            log.info("Prefect UI at %s while the run lasts", own.ui_url)
+        stack.enter_context(Display(run.settings.outputs.work_dir, run.console, run.title))
+        photometry.with_options(flow_run_name=run.settings.inputs.tile_name)(str(run.config))
+        stack.close()
+        _report(run)
+
+
+@contextlib.contextmanager
+def _prepared(config: Path, command: str, debug: bool) -> Iterator[_Command]:
+    """Read the configuration, keep a copy of it, set up the log; nothing is written if it is wrong."""
+    loaded = load_settings(config)
+    settings = loaded.settings
+    os.environ.update(thread_variables(settings.patch_run.threads_per_process))
+    from tract7dt.store import write_text
+
+    console = Console(stderr=True, log_time=False)
+    stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
+    try:
+        write_text(settings.outputs.work_dir / f"config_used_{stamp}.yaml", loaded.source)
+        configure_logging(settings, command, console, debug)
+    except OSError as error:
+        raise InputError(
+            f"outputs.work_dir: {settings.outputs.work_dir} cannot be written to: {error}"
+        ) from error
+    for warning in loaded.warnings:
+        log.warning("%s: %s", config, warning)
+    with _sigterm_as_interrupt():
+        try:
+            yield _Command(command, settings, (loaded.path or config).absolute(), console, debug)
+        except BaseException as error:
+            log.error(
+                "%s failed: %s: %s",
+                command,
+                type(error).__name__,
+                error,
+                exc_info=not _expected(error),
+                extra=FILE_ONLY,  # the user is told once, at the end
+            )
+            raise
+
+
+def _expected(error: BaseException) -> bool:
+    from tract7dt.errors import Tract7dtError
+
+    return isinstance(error, (Tract7dtError, KeyboardInterrupt))
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C while the block runs: servers, workers and half files are cleared away."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_inputs(settings: Settings) -> None:
+    """Refuse wrong inputs before a server or a worker is started."""
+    from tract7dt import stages
+
+    stages.check_inputs(settings)
+
+
+def _report(run: _Command) -> None:
+    """Say what came out; patches that could not be fitted make the run a failed one."""
+    from flows.report import failed_patches, print_report
+    from tract7dt.store import WorkDir
+
+    if run.name == "run":
+        print_report(run.settings, Console(file=sys.stdout))
+    if failures := failed_patches(WorkDir.of(run.settings)):
+        raise StageError(failures)

@@ -1,0 +1,84 @@
+"""Where mapped tasks run: the task runner that ``runtime.task_runner`` asks for, and its workers."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any, Literal
+
+from flows import worker
+from tract7dt.errors import ConfigError
+from tract7dt.pipeline import worker_count
+from tract7dt.progress import progress_folder
+
+if TYPE_CHECKING:
+    from prefect.task_runners import TaskRunner
+
+    from tract7dt.settings import Settings
+
+__all__ = ["check_runner", "n_workers", "task_runner"]
+
+Work = Literal["bands", "patches"]
+
+#: Optional runners: module, class and extra that brings it.
+_EXTRAS = {"dask": ("prefect_dask", "DaskTaskRunner"), "ray": ("prefect_ray", "RayTaskRunner")}
+
+
+def n_workers(settings: Settings, work: Work, n_tasks: int | None = None) -> int:
+    """Workers for ``work``: the stage's own number or, where that is "auto", the runtime's.
+
+    Never more than there are cores or tasks; with ``epsf.parallel_bands`` off one band at a time.
+    """
+    if work == "bands" and not settings.epsf.parallel_bands:
+        return 1
+    own = settings.epsf.max_workers if work == "bands" else settings.patch_run.max_workers
+    return worker_count(settings.runtime.max_workers if own == "auto" else own, n_tasks)
+
+
+def check_runner(settings: Settings) -> None:
+    """Refuse a runner that is not installed, before anything is started.
+
+    Raises
+    ------
+    ConfigError
+    """
+    name = settings.runtime.task_runner
+    if name in _EXTRAS and importlib.util.find_spec(_EXTRAS[name][0]) is None:
+        raise ConfigError(
+            f"runtime.task_runner is {name}, but {_EXTRAS[name][0].replace('_', '-')} is not installed: "
+            f"`pip install 'tract7dt-flow[{name}]'`, or set it to process or thread"
+        )
+
+
+def task_runner(settings: Settings, work: Work, n_tasks: int | None = None) -> TaskRunner[Any]:
+    """The runner of a subflow that maps ``n_tasks`` tasks.
+
+    A pool of processes is spawned, one worker a core at most. One worker at a time needs no pool: it is a
+    thread of this process.
+    """
+    from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+
+    name, count = settings.runtime.task_runner, n_workers(settings, work, n_tasks)
+    if name in _EXTRAS:
+        return _cluster_runner(settings, name, count)
+    if name == "thread" or (work == "bands" and not settings.epsf.parallel_bands):
+        return ThreadPoolTaskRunner(max_workers=count)
+    return ProcessPoolTaskRunner(
+        max_workers=count,
+        initializer=worker.prepare,
+        initargs=worker.arguments(settings, progress_folder(settings.outputs.work_dir)),
+    )
+
+
+def _cluster_runner(settings: Settings, name: str, count: int) -> TaskRunner[Any]:
+    """A Dask or Ray runner: a cluster that is there (``address``), or a local one of ``count`` workers."""
+    check_runner(settings)
+    module, kind = _EXTRAS[name]
+    runner = getattr(importlib.import_module(module), kind)
+    options = dict(settings.runtime.cluster or {})
+    if "address" in options:
+        return runner(**options)  # type: ignore[no-any-return]
+    if name == "ray":
+        return runner(init_kwargs={"num_cpus": count} | options)  # type: ignore[no-any-return]
+    local = {"n_workers": count, "threads_per_worker": settings.patch_run.threads_per_process}
+    return runner(cluster_kwargs=local | options)  # type: ignore[no-any-return]

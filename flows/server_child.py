@@ -1,0 +1,35 @@
+"""A Prefect server that does not outlive its parent: ``python -m flows.server_child PORT PARENT``."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+__all__ = ["main"]
+
+_WATCH_S = 0.5
+_GRACE_S = 8.0
+
+
+def _follow(parent: int) -> None:
+    """End with the process ``parent``: a SIGKILL gives it no chance to stop its server itself."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os._exit(1)
+
+
+def main(port: str, parent: str) -> None:
+    """Serve on ``port`` until told to stop or until the process ``parent`` is gone."""
+    threading.Thread(target=_follow, args=(int(parent),), name="follow-parent", daemon=True).start()
+    sys.argv = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port, "--log-level", "WARNING"]
+    runpy.run_module("prefect", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

@@ -1,0 +1,106 @@
+"""What a run read and made, counted from its products."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tract7dt.store import WorkDir, sha256_file
+
+if TYPE_CHECKING:
+    from tract7dt.settings import Settings
+
+__all__ = ["field_inputs", "product_counts"]
+
+log = logging.getLogger(__name__)
+
+
+def _json(path: Path) -> Any:
+    """Content of a JSON product; None if it is missing or damaged: a count must not end a run."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def field_inputs(work: WorkDir, settings: Settings) -> list[dict[str, str]]:
+    """Inputs of the field with the digests of their bytes.
+
+    Images bring theirs from the field's manifest, so that no image is read again; a URL that nobody has
+    read has an empty one.
+    """
+    given = settings.inputs
+    tables = [given.input_catalog, given.image_list_file, given.gaiaxp_synphot_csv]
+    found = [
+        {"path": str(path), "sha256": sha256_file(path) if Path(path).is_file() else ""}
+        for path in tables
+        if path
+    ]
+    frames = (_json(work.field_manifest) or {}).get("frames", [])
+    entries = frames.values() if isinstance(frames, dict) else frames
+    found += [{"path": str(f.get("path", "")), "sha256": str(f.get("sha256", ""))} for f in entries]
+    return found
+
+
+def product_counts(work: WorkDir, done: AbstractSet[str]) -> dict[str, Any]:
+    """Counts of sources and patches.
+
+    Parameters
+    ----------
+    work : WorkDir
+    done : set of str
+        Stages whose products belong to the run; the others' may be an earlier run's.
+
+    Returns
+    -------
+    dict
+        ``sources``, ``active`` once the inputs are loaded; ``patches``, ``failed_patches`` (tag -> reason)
+        once the patches are fitted; ``fitted``, ``reliable`` once they are merged.
+    """
+    counts: dict[str, Any] = {}
+    if "merge" in done:
+        counts |= _table_counts(work.merged)
+    else:
+        for stage, name in (("bright_mask", "bright"), ("augment_gaia", "gaia"), ("load_inputs", "loaded")):
+            if stage in done:
+                counts |= _table_counts(work.sources(name))
+                break
+    if "run_patches" in done:
+        counts |= _patch_counts(work)
+    return counts
+
+
+def _table_counts(path: Path) -> dict[str, int]:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        return {}
+    try:
+        names = pq.read_schema(path).names
+        wanted = [c for c in ("excluded_any", "stype_fit", "fit_is_reliable") if c in names]
+        table = pq.read_table(path, columns=wanted)
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be counted: %s", path, error)
+        return {}
+    counts = {"sources": table.num_rows if wanted else pq.read_metadata(path).num_rows}
+    if "excluded_any" in wanted:
+        counts["active"] = counts["sources"] - (pc.sum(table["excluded_any"]).as_py() or 0)
+    if "stype_fit" in wanted:
+        filled = pc.fill_null(pc.not_equal(table["stype_fit"].cast("string"), ""), False)
+        counts["fitted"] = pc.sum(filled).as_py() or 0
+    if "fit_is_reliable" in wanted:
+        counts["reliable"] = pc.sum(table["fit_is_reliable"]).as_py() or 0
+    return counts
+
+
+def _patch_counts(work: WorkDir) -> dict[str, Any]:
+    tags = list(_json(work.payloads / "payloads.json") or ())
+    metas = {tag: _json(work.patch_meta(tag)) or {"status": "failed", "reason": "no result"} for tag in tags}
+    failed = {
+        tag: str(meta.get("reason", "")) for tag, meta in metas.items() if meta.get("status") == "failed"
+    }
+    return {"patches": len(tags), "failed_patches": failed}

@@ -1,0 +1,429 @@
+"""The ten stages as functions ``(settings, refs) -> refs``: read what was written, call the science, write.
+
+No array crosses a stage's border: what passes is a :class:`~tract7dt.types.Ref` to a product in
+``work_dir``. Each stage can be called alone once its inputs are there, in any process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tract7dt import geometry
+from tract7dt.errors import InputError, ProductError
+from tract7dt.progress import ProgressWriter
+from tract7dt.store import WorkDir, ref_to, write_json
+from tract7dt.types import Field, Ref, Sources
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tract7dt.frames import ImageInfo
+    from tract7dt.settings import Settings
+
+__all__ = [
+    "LoadedField",
+    "Masked",
+    "augment_gaia",
+    "bright_mask",
+    "build_epsf_band",
+    "build_patch_inputs",
+    "build_patches",
+    "check_inputs",
+    "compose_final_masks",
+    "compute_zp",
+    "epsf_bands",
+    "fit_patch_batch",
+    "load_inputs",
+    "merge",
+    "patch_batches",
+    "summarise_epsf",
+]
+
+log = logging.getLogger(__name__)
+
+
+class LoadedField(NamedTuple):
+    """What ``load_inputs`` made."""
+
+    field: Ref
+    sources: Ref
+
+
+class Masked(NamedTuple):
+    """What ``bright_mask`` made: the mask, and the sources with ``affected_by_bright_mask``."""
+
+    mask: Ref
+    sources: Ref
+
+
+# --- inputs --------------------------------------------------------------------------------------------
+
+
+def check_inputs(settings: Settings) -> None:
+    """Everything that can be known of the inputs without reading a pixel.
+
+    Raises
+    ------
+    InputError
+        A file is missing, a header keyword or catalogue column is missing or wrong, bands do not agree,
+        identifiers repeat.
+    """
+    _inspect_inputs(settings)
+
+
+def _inspect_inputs(settings: Settings) -> tuple[list[ImageInfo], Sources]:
+    from tract7dt import frames, sources
+
+    catalogue = sources.read_catalogue(settings.inputs.input_catalog)
+    paths = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir)
+    images = frames.inspect_images(paths, settings)
+    bands = [image.band for image in images]
+    sources.check_bands(catalogue, bands)
+    if settings.zp.enabled and settings.inputs.gaiaxp_synphot_csv:
+        sources.read_gaia(settings.inputs.gaiaxp_synphot_csv, bands, need_magnitudes=True)
+    return images, catalogue
+
+
+def load_inputs(settings: Settings) -> LoadedField:
+    """Read and check all inputs; write scaled frames, white stack, WCS and the flagged base catalogue."""
+    from tract7dt import frames, sources
+
+    work = WorkDir.of(settings)
+    images, catalogue = _inspect_inputs(settings)
+    field = frames.build_field(images, settings, work)
+    base = sources.place(catalogue, field)
+    cut = settings.source_saturation_cut
+    if cut.enabled:
+        x, y = (base.table[c].to_numpy(float) for c in ("x_pix_white", "y_pix_white"))
+        near = frames.near_saturation(field, x, y, cut.radius_pix, cut.require_all_bands)
+        base = sources.with_saturation(base, near)
+    n_active = int((~base.table["excluded_any"]).sum())
+    log.info("%d sources, %d active, %d bands", len(base), n_active, len(field.bands))
+    if n_active == 0:
+        log.warning(
+            "no source is left to fit: all %d lie off the working frame or near saturation", len(base)
+        )
+    sources.write_sources(base, work.sources("loaded"))
+    _draw_field(settings, work, field, base)
+    return LoadedField(ref_to(work.field_manifest, "field"), ref_to(work.sources("loaded"), "sources"))
+
+
+def _draw_field(settings: Settings, work: WorkDir, field: Field, base: Sources) -> None:
+    """The pictures of the load stage: before and after the crop, sources by type on the white stack."""
+    from tract7dt import qa
+
+    qa.draw_crop(settings, work, field)
+    qa.draw_overlays(settings, work, field, base.table)
+
+
+def augment_gaia(settings: Settings, field: Ref, sources: Ref) -> Ref:
+    """Match Gaia XP stars to the base catalogue, backfill their fluxes, add the unmatched ones."""
+    from tract7dt import frames
+    from tract7dt import sources as src
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    base = src.read_sources(sources.path)
+    gaia = src.place_gaia(src.read_gaia(_gaia_path(settings), opened.bands, need_magnitudes=True), opened)
+    cut = settings.source_saturation_cut
+
+    def saturated(x: Any, y: Any) -> Any:
+        return frames.near_saturation(opened, x, y, cut.radius_pix, cut.require_all_bands)
+
+    augmented = src.augment(base, gaia, opened, settings, saturated if cut.enabled else None)
+    src.write_augmented_csv(augmented, work.augmented_catalog)
+    src.write_sources(augmented, work.sources("gaia"))
+    return ref_to(work.sources("gaia"), "sources")
+
+
+def _gaia_path(settings: Settings) -> str:
+    if not settings.inputs.gaiaxp_synphot_csv:
+        raise InputError(
+            "inputs.gaiaxp_synphot_csv is not set; it is needed for Gaia stars and the zero point"
+        )
+    return settings.inputs.gaiaxp_synphot_csv
+
+
+def bright_mask(settings: Settings, field: Ref, sources: Ref) -> Masked:
+    """Mask bright sources of the white stack that are in no catalogue row."""
+    from tract7dt import brightmask, frames, qa
+    from tract7dt import sources as src
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    base = src.read_sources(sources.path)
+    found = brightmask.find_bright(opened, base, settings.bright_mask)
+    brightmask.write_bright_mask(found, opened, work.bright_mask)
+    flagged = brightmask.flag_affected(base, found.mask)
+    src.write_sources(flagged, work.sources("bright"))
+    qa.draw_bright_mask(settings, work, opened, found.mask, found.detections, flagged.table)
+    return Masked(ref_to(work.bright_mask, "bright_mask"), ref_to(work.sources("bright"), "sources"))
+
+
+# --- PSF -----------------------------------------------------------------------------------------------
+
+
+def epsf_bands(settings: Settings, field: Ref) -> list[str]:
+    """Bands of the field, each one unit of work of the ePSF stage."""
+    from tract7dt import frames
+
+    return list(frames.open_field(field.path).bands)
+
+
+def _cells(settings: Settings, field: Field, base: Sources) -> list[tuple[int, int]]:
+    """EPSF cells to build: all of them, or those that hold an active source."""
+    boxes = geometry.cell_boxes(field.box, settings.epsf.epsf_ngrid)
+    if not settings.epsf.skip_empty_epsf_patches:
+        return list(boxes)
+    active = base.table.loc[~base.table["excluded_any"].to_numpy(bool)]
+    x, y = active["x_pix_white"].to_numpy(float), active["y_pix_white"].to_numpy(float)
+    return [cell for cell, box in boxes.items() if box.contains(x, y).any()]
+
+
+def build_epsf_band(settings: Settings, field: Ref, sources: Ref, band: str) -> Ref:
+    """Build the ePSF of one band in every active cell."""
+    from tract7dt import frames, psf, qa
+    from tract7dt import sources as src
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    cells = _cells(settings, opened, src.read_sources(sources.path))
+    gaia = None
+    if settings.epsf.use_gaiaxp and settings.inputs.gaiaxp_synphot_csv:
+        table = src.read_gaia(settings.inputs.gaiaxp_synphot_csv, opened.bands, need_magnitudes=False)
+        gaia = src.place_gaia(table, opened)
+    with ProgressWriter.of(work.root, "epsf", band) as progress:
+        built = psf.build_band(opened, band, cells, gaia, settings.epsf, progress.update)
+    psf.write_band(built, work)
+    qa.draw_epsf_band(settings, work, opened, built)
+    return ref_to(work.epsf_band(band), "epsf_band")
+
+
+def summarise_epsf(settings: Settings, bands: Sequence[Ref]) -> Ref:
+    """Collect the manifests of all bands into epsf_summary.json."""
+    work = WorkDir.of(settings)
+    summary = [json.loads(Path(ref.path).read_text(encoding="utf-8")) for ref in bands]
+    write_json(work.epsf_summary, {"bands": summary})
+    return ref_to(work.epsf_summary, "epsf_summary")
+
+
+# --- patches -------------------------------------------------------------------------------------------
+
+
+def build_patches(settings: Settings, field: Ref, sources: Ref) -> Ref:
+    """Divide the active cells of the working frame into fitting patches."""
+    from tract7dt import frames, patches
+    from tract7dt import sources as src
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    cells = _cells(settings, opened, src.read_sources(sources.path))
+    patches.write_patches(patches.build_patches(opened.box, cells, settings), work)
+    return ref_to(work.patches_json, "patches")
+
+
+def compose_final_masks(settings: Settings, field: Ref, mask: Ref | None) -> Ref:
+    """Combine non-finite, saturated and bright pixels into the mask that the fit sees, band by band."""
+    from tract7dt import brightmask, frames
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    bright = None if mask is None else brightmask.read_bright_mask(mask.path)
+    return ref_to(frames.compose_masks(opened, bright, work), "masks")
+
+
+def build_patch_inputs(
+    settings: Settings, field: Ref, sources: Ref, masks: Ref, patches: Ref, epsf: Sequence[Ref]
+) -> list[Ref]:
+    """Write one self-contained payload a patch; a band without a ref in ``epsf`` gets a fallback PSF."""
+    from tract7dt import frames, psf
+    from tract7dt import patches as pt
+    from tract7dt import sources as src
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    builder = pt.PayloadBuilder(
+        opened,
+        {band: frames.open_mask(masks.path, band) for band in opened.bands},
+        src.read_sources(sources.path),
+        {grid.band: grid for grid in (psf.read_band(Path(ref.path)) for ref in epsf)},
+        settings,
+    )
+    level = settings.patch_inputs.gzip_compresslevel
+    written: dict[str, dict[str, Any]] = {}
+    for patch in pt.read_patches(patches.path):
+        payload = builder.build(patch)
+        if payload is None:
+            continue
+        path = work.payload(patch.tag, compressed=level > 0)
+        pt.write_payload(payload, path, level)
+        halo = payload.table["_is_halo_source"].to_numpy(bool)
+        written[patch.tag] = {
+            "ref": dataclasses.asdict(ref_to(path, "payload")),
+            "n_sources": int((~halo).sum()),
+            "n_halo_sources": int(halo.sum()),
+            "cost": pt.predicted_cost(payload),
+        }
+    _drop_stale(work.payloads, {Path(entry["ref"]["path"]).name for entry in written.values()})
+    write_json(_payload_index(work), written)
+    log.info("%d payloads, %d sources", len(written), sum(e["n_sources"] for e in written.values()))
+    return [Ref(**entry["ref"]) for entry in written.values()]
+
+
+def _payload_index(work: WorkDir) -> Path:
+    return work.payloads / "payloads.json"
+
+
+def _drop_stale(folder: Path, current: set[str]) -> None:
+    """Remove payloads of an earlier run with another division: nobody must fit or merge them by mistake."""
+    for path in folder.glob("*.fits*"):
+        if path.name not in current and not path.name.startswith("."):
+            path.unlink()
+
+
+def payload_refs(settings: Settings) -> list[Ref]:
+    """Payloads that ``build_patch_inputs`` left in ``work_dir``.
+
+    Raises
+    ------
+    ProductError
+        If there are none.
+    """
+    return [Ref(**entry["ref"]) for entry in _read_payload_index(settings).values()]
+
+
+def _read_payload_index(settings: Settings) -> dict[str, dict[str, Any]]:
+    index = _payload_index(WorkDir.of(settings))
+    if not index.is_file():
+        raise ProductError(f"no payloads in {index.parent}: run `tract7dt build-patch-inputs` first")
+    return dict(json.loads(index.read_text(encoding="utf-8")))
+
+
+# --- fit -----------------------------------------------------------------------------------------------
+
+#: CPU seconds of work that make a batch worth the start of a pool task (measured: docs/orchestration).
+_BATCH_SECONDS = 8.0
+
+
+def patch_batches(settings: Settings, payloads: Sequence[Ref], n_workers: int) -> list[list[Ref]]:
+    """Divide the payloads into batches of even predicted cost, the dearest first.
+
+    Parameters
+    ----------
+    settings : Settings
+        ``runtime.patches_per_task``: patches a batch, or "auto" for batches of at least
+        ``_BATCH_SECONDS`` of work and at least one a worker.
+    payloads : sequence of Ref
+    n_workers : int
+    """
+    from tract7dt.patches import SECONDS_PER_COST
+
+    index = {entry["ref"]["path"]: float(entry["cost"]) for entry in _read_payload_index(settings).values()}
+    cost = {ref.path: index.get(ref.path, 1.0) * SECONDS_PER_COST for ref in payloads}
+    per_task = settings.runtime.patches_per_task
+    if per_task == "auto":
+        wanted = max(n_workers, int(sum(cost.values()) / _BATCH_SECONDS))
+    else:
+        wanted = -(-len(payloads) // per_task)
+    batches: list[list[Ref]] = [[] for _ in range(min(wanted, len(payloads)))]
+    load = [0.0] * len(batches)
+    for ref in sorted(payloads, key=lambda r: (-cost[r.path], r.path)):
+        lightest = load.index(min(load))
+        batches[lightest].append(ref)
+        load[lightest] += cost[ref.path]
+    return batches
+
+
+def fit_patch_batch(settings: Settings, payloads: Sequence[Ref]) -> list[Ref]:
+    """Fit the patches of one batch; a patch that fails leaves a meta.json that says why."""
+    from tract7dt.fit_patch import fit_payload
+
+    work = WorkDir.of(settings)
+    fits: list[Ref] = []
+    failed = 0
+    name = Path(payloads[0].path).name.split(".")[0] if payloads else "empty"
+    with ProgressWriter.of(work.root, "patches", name) as progress:
+        progress.update(0, len(payloads))
+        for done, ref in enumerate(payloads, 1):
+            fit, ok = fit_payload(settings, work, ref)
+            failed += not ok
+            fits.append(fit)
+            progress.update(done, len(payloads), failed)
+    return fits
+
+
+def fit_refs(settings: Settings) -> list[Ref]:
+    """Fits in ``work_dir`` of the payloads that are there; a patch without one is left out with a warning.
+
+    Raises
+    ------
+    ProductError
+        If no payload has a fit.
+    """
+    work = WorkDir.of(settings)
+    tags = list(_read_payload_index(settings))
+    there = [tag for tag in tags if work.patch_meta(tag).is_file()]
+    if tags and not there:
+        raise ProductError(f"no fitted patch in {work.fits}: run `tract7dt run-patches` first")
+    if len(there) < len(tags):
+        log.warning("%d of %d patches have no fit in %s", len(tags) - len(there), len(tags), work.fits)
+    return [ref_to(work.patch_meta(tag), "patch_fit") for tag in there]
+
+
+# --- catalogue -----------------------------------------------------------------------------------------
+
+
+def merge(settings: Settings, field: Ref, sources: Ref, fits: Sequence[Ref]) -> Ref:
+    """Join the fits of all patches to the base catalogue: every row, in order, exactly once."""
+    from tract7dt import catalog, frames
+    from tract7dt import sources as src
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    tables: list[pd.DataFrame] = []
+    failed: dict[str, tuple[str, list[int]]] = {}
+    for ref in fits:
+        meta = json.loads(Path(ref.path).read_text(encoding="utf-8"))
+        tag = meta["patch_tag"]
+        if meta["status"] == "failed":
+            failed[tag] = (meta["reason"], meta["source_index"])
+        else:
+            tables.append(catalog.read_patch_catalog(work.patch_catalog(tag)))
+    merged = catalog.merge(
+        src.read_sources(sources.path),
+        tables,
+        opened.wcs,
+        opened.bands,
+        single_band=not settings.patch_run.enable_multi_band_simultaneous_fitting,
+        failed=failed,
+    )
+    catalog.write_merged(merged, work.merged)
+    catalog.write_catalog(merged, work.final_catalog, opened.bands, _provenance(settings, opened))
+    return ref_to(work.merged, "catalog")
+
+
+def compute_zp(settings: Settings, field: Ref, catalog: Ref) -> Ref:
+    """Measure the zero point of every band from Gaia stars and write magnitudes into the final catalogue."""
+    from tract7dt import catalog as cat
+    from tract7dt import frames, qa
+    from tract7dt import sources as src
+
+    work, opened = WorkDir.of(settings), frames.open_field(field.path)
+    merged = cat.read_merged(Path(catalog.path))
+    gaia = src.read_gaia(_gaia_path(settings), opened.bands, need_magnitudes=True)
+    magnitudes = src.gaia_magnitudes(gaia, merged["gaia_source_id"], opened.bands)
+    zero_points, per_object = cat.measure_zero_points(merged, magnitudes, opened.bands, settings.zp)
+    cat.write_zp(zero_points, per_object, work)
+    calibrated = cat.apply_zero_points(merged, zero_points)
+    cat.write_catalog(calibrated, work.final_catalog, opened.bands, _provenance(settings, opened))
+    qa.draw_zero_points(settings, work, zero_points, per_object)
+    return ref_to(work.final_catalog, "catalog")
+
+
+def _provenance(settings: Settings, field: Field) -> Mapping[str, str]:
+    """What a catalogue file says of its own origin: no dates, so that two runs write the same bytes."""
+    from tract7dt import __version__
+
+    return {
+        "field": settings.inputs.tile_name,
+        "zp_ref": f"{field.zp_ref:g}",
+        "software": f"tract7dt-flow {__version__}",
+    }
