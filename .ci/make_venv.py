@@ -14,12 +14,18 @@ import venv
 
 def main(folder: str) -> int:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        print(f"tract7dt needs Python 3.11 to 3.13, this is {sys.version.split()[0]}: make PYTHON=python3.11 ...", file=sys.stderr)
+        print(
+            f"tract7dt needs Python 3.11 to 3.13, this is {sys.version.split()[0]}: make PYTHON=python3.11 ...",
+            file=sys.stderr,
+        )
         return 1
     if importlib.util.find_spec("ensurepip") is None:
         package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         if os.geteuid() != 0 or not shutil.which("apt-get"):
-            print(f"Python's venv module is not complete here; install it with: sudo apt-get install {package}", file=sys.stderr)
+            print(
+                f"Python's venv module is not complete here; install it with: sudo apt-get install {package}",
+                file=sys.stderr,
+            )
             return 1
         print(f"installing {package}, which Debian's Python needs to make a virtual environment")
         subprocess.run(["apt-get", "update", "-qq"], check=True)
