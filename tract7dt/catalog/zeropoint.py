@@ -215,7 +215,7 @@ def _zero_point(band: str, stars: pd.DataFrame, zp: ZpSettings) -> ZeroPoint:
         nan = float("nan")
         return ZeroPoint(band, 0, 0, 0, n_unreliable, zp.clip_sigma, nan, nan, nan, nan, 0, nan, nan)
 
-    keep = clip_mad(values, zp.clip_sigma, zp.clip_max_iters)
+    keep = clip_mad(values, zp.clip_sigma, zp.clip_max_iters, errors)
     stars.loc[reliable, "is_kept"] = keep
     stars.loc[reliable, "is_clipped"] = ~keep
     kept, kept_errors = values[keep], errors[keep]
