@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tract7dt import catalog, fit, patches, psf, qa, sources
+from tract7dt.bright_stars import WING_RADIUS, without_bright_stars
 from tract7dt.errors import UNIT_FAILURES
-from tract7dt.settings import settings_digest
+from tract7dt.settings import PatchRunSettings, settings_digest
 from tract7dt.store import WorkDir, ref_to, sha256_file, write_json, write_text
-from tract7dt.types import PatchFit, PatchPayload, PatchProblem, PsfAudit, Ref
+from tract7dt.types import F8, Epsf, PatchFit, PatchPayload, PatchProblem, PsfAudit, Ref
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["FIT_SECTIONS", "fit_payload", "patch_problem"]
+__all__ = ["FIT_KEYS", "fit_payload", "patch_problem"]
 
 log = logging.getLogger(__name__)
 
-#: Settings sections that a fit depends on, besides its payload.
-FIT_SECTIONS = ("patch_run", "moffat_psf")
+_NOT_OF_THE_FIT = {"resume", "max_workers", "threads_per_process", "no_cutouts", "no_patch_overview"}
+
+#: Settings that a fit depends on, besides its payload: all but where it runs, and what is drawn of it.
+FIT_KEYS = (
+    "moffat_psf",
+    *(
+        f"patch_run.{name}"
+        for name in PatchRunSettings.model_fields
+        if name not in _NOT_OF_THE_FIT and not name.startswith("cutout_")
+    ),
+)
 
 
 def patch_problem(settings: Settings, payload: PatchPayload) -> tuple[PatchProblem, PsfAudit]:
@@ -29,14 +42,18 @@ def patch_problem(settings: Settings, payload: PatchPayload) -> tuple[PatchProbl
     run = settings.patch_run
     stamps, extended, audit = psf.choose_psfs(payload, settings)
     models = sources.model_sources(payload, run)
-    weight = fit.weights(payload.data, payload.bad, payload.sky_sigma, payload.gain, run.noise_model)
+    data, weight = (
+        payload.data,
+        fit.weights(payload.data, payload.bad, payload.sky_sigma, payload.gain, run.noise_model),
+    )
     saturated = (payload.table["halo_kind"] == patches.SATURATED).to_numpy(bool)
     if saturated.any():
-        weight = fit.with_model_errors(
+        data, weight = without_bright_stars(
+            data,
             weight,
-            payload.data,
             payload.sky_sigma,
-            stamps,
+            [len(stamp) for stamp in stamps],
+            _wings(payload, stamps),
             models.x[saturated],
             models.y[saturated],
             models.flux[:, saturated],
@@ -44,7 +61,7 @@ def patch_problem(settings: Settings, payload: PatchPayload) -> tuple[PatchProbl
     problem = PatchProblem(
         tag=payload.patch.tag,
         bands=payload.bands,
-        data=payload.data,
+        data=data,
         weight=weight,
         sky_sigma=payload.sky_sigma,
         gain=payload.gain,
@@ -53,6 +70,15 @@ def patch_problem(settings: Settings, payload: PatchPayload) -> tuple[PatchProbl
         sources=models,
     )
     return problem, audit
+
+
+def _wings(payload: PatchPayload, stamps: tuple[F8, ...]) -> list[F8]:
+    """PSF of each band, continued to the reach of a saturated star."""
+    chosen = [
+        epsf if epsf is not None and np.shape(epsf.stamp) == stamp.shape else Epsf(stamp, 0, "moffat")
+        for epsf, stamp in zip(payload.psfs, stamps, strict=True)
+    ]
+    return [psf.wing_stamp(epsf, WING_RADIUS) for epsf in chosen]
 
 
 def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]:
@@ -66,7 +92,7 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
     ok : bool
     """
     tag = ref.path.rsplit("/", 1)[-1].split(".")[0]
-    digest = settings_digest(settings, FIT_SECTIONS)
+    digest = settings_digest(settings, FIT_KEYS)
     if settings.patch_run.resume and _is_done(work, tag, ref, digest):
         return ref_to(work.patch_meta(tag), "patch_fit"), True
     clock, cpu = time.perf_counter(), time.process_time()
@@ -80,7 +106,8 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
         table = catalog.patch_table(payload, result, audit)
         catalog.write_patch_catalog(table, work.patch_catalog(tag))
         if not settings.patch_run.no_patch_overview:
-            qa.draw_patch(settings, work, payload, problem.weight, fit.render_model(problem, result), table)
+            shown = dataclasses.replace(payload, data=problem.data)
+            qa.draw_patch(settings, work, shown, problem.weight, fit.render_model(problem, result), table)
     except UNIT_FAILURES as error:
         reason = f"{type(error).__name__}: {error}"
         log.warning("patch %s failed: %s", tag, reason, exc_info=log.isEnabledFor(logging.DEBUG))

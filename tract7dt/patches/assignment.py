@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tract7dt.aperture import circular_flux
+from tract7dt.bright_stars import WING_RADIUS, flux_from_wings, overlap
 from tract7dt.patches.reach import reach
 from tract7dt.types import BAD_NONFINITE, F8, I8, U1, Bool, Box, Field, Frame, ModelKind, Patch, Sources
 
@@ -76,7 +77,14 @@ class SourceMap:
     reach: F8
 
     @classmethod
-    def of(cls, sources: Sources, field: Field, masks: Mapping[str, U1], settings: Settings) -> SourceMap:
+    def of(
+        cls,
+        sources: Sources,
+        field: Field,
+        masks: Mapping[str, U1],
+        settings: Settings,
+        stamp_at: Callable[[str, float, float], F8 | None] | None = None,
+    ) -> SourceMap:
         """Map of ``sources``.
 
         Excluded rows take part where they have a usable model: near saturation, with a position on the
@@ -90,6 +98,8 @@ class SourceMap:
             Final mask of each band.
         settings : Settings
             Sections ``patch_run``, ``epsf`` (``final_psf_size``) and ``moffat_psf`` (``beta``).
+        stamp_at : callable, optional
+            ``(band, x, y) -> unit-sum PSF stamp or None``, for fluxes of saturated stars from their wings.
         """
         table, run = sources.table, settings.patch_run
         x, y = (table[name].to_numpy(float) for name in ("x_pix_white", "y_pix_white"))
@@ -103,10 +113,14 @@ class SourceMap:
         rows = rows[np.argsort(y[rows], kind="stable")]
         x, y, active, saturated = x[rows], y[rows], active[rows], saturated[rows]
         flux = _with_apertures(given[:, rows], x, y, saturated, field, masks, run.r_ap)
+        if stamp_at is not None:
+            unknown = saturated & np.isnan(given[:, rows])
+            flux = _with_wings(flux, unknown, x, y, field, masks, stamp_at)
         kind, re, index = _shapes(table.iloc[rows], saturated, settings)
         fwhm = np.array([f.fwhm_pix or run.fallback_default_fwhm_pix for f in field.frames.values()])
         sigma = np.array([f.sky_sigma for f in field.frames.values()])
-        stamp_end = settings.epsf.final_psf_size // 2 + 2
+        # The wings of a saturated star are subtracted beyond its stamp, so that it matters farther out.
+        stamp_end = np.where(saturated, WING_RADIUS, settings.epsf.final_psf_size // 2 + 2.0)
         far = reach(flux, kind, re, index, sigma, fwhm, settings.moffat_psf.beta, stamp_end)
         return cls(rows, x, y, active, saturated, flux, far)
 
@@ -186,6 +200,32 @@ def _frame_apertures(frame: Frame, mask: U1, x: F8, y: F8, saturated: Bool, box:
             if len(chosen):
                 at = x[chosen] - window.x0, y[chosen] - window.y0
                 flux[chosen] = circular_flux(data, left_out, *at, radius)
+    return flux
+
+
+def _with_wings(
+    flux: F8,
+    wanted: Bool,
+    x: F8,
+    y: F8,
+    field: Field,
+    masks: Mapping[str, U1],
+    stamp_at: Callable[[str, float, float], F8 | None],
+) -> F8:
+    """``flux`` with those of ``wanted`` (nband, n) raised to what the wings of the star say."""
+    flux = flux.copy()
+    for number, frame in enumerate(field.frames.values()):
+        for star in np.flatnonzero(wanted[number]):
+            stamp = stamp_at(frame.band, float(x[star]), float(y[star]))
+            found = (
+                None if stamp is None else overlap(len(stamp), field.shape, float(x[star]), float(y[star]))
+            )
+            if stamp is None or found is None:
+                continue
+            place, part = found
+            used = np.asarray(masks[frame.band][place]) == 0
+            seen = flux_from_wings(np.array(frame.data[place]), used, stamp[part], frame.sky_sigma)
+            flux[number, star] = np.fmax(flux[number, star], seen)
     return flux
 
 

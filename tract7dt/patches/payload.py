@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from tract7dt.errors import ProductError
+from tract7dt.geometry import cell_boxes, cell_tag
 from tract7dt.patches.assignment import BASE, Assignment, SourceMap
-from tract7dt.types import BAD_NONFINITE, U1, EpsfGrid, Field, ModelKind, Patch, PatchPayload, Sources
+from tract7dt.types import (
+    BAD_NONFINITE,
+    F8,
+    U1,
+    Epsf,
+    EpsfGrid,
+    Field,
+    ModelKind,
+    Patch,
+    PatchPayload,
+    Sources,
+)
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
@@ -44,6 +56,9 @@ class PayloadBuilder:
         By band; a band or cell that is absent gets no PSF (``None``).
     settings : Settings
         Sections ``patch_run``, ``patch_inputs``, ``epsf`` and ``moffat_psf``.
+    psf_at : callable, optional
+        ``(grid, cell tag, x, y) -> Epsf or None``: the PSF at a patch's centre, working-frame pix; without
+        it a patch gets the stamp of its cell.
 
     Raises
     ------
@@ -58,6 +73,7 @@ class PayloadBuilder:
         sources: Sources,
         epsf: Mapping[str, EpsfGrid],
         settings: Settings,
+        psf_at: Callable[[EpsfGrid, str, float, float], Epsf | None] | None = None,
     ) -> None:
         wrong = [
             f"{band}: {'none' if band not in masks else masks[band].shape}"
@@ -68,10 +84,11 @@ class PayloadBuilder:
             raise ProductError(
                 f"expected a final mask of shape {field.shape} for each band; found {'; '.join(wrong)}"
             )
-        self._field, self._masks, self._epsf = field, masks, epsf
+        self._field, self._masks, self._epsf, self._psf_at = field, masks, epsf, psf_at
         self._table = sources.table
         self._skip_empty = settings.patch_inputs.skip_empty_patch
-        self._map = SourceMap.of(sources, field, masks, settings)
+        self._cells = cell_boxes(field.box, settings.epsf.epsf_ngrid)
+        self._map = SourceMap.of(sources, field, masks, settings, self._stamp_at)
 
     def build(self, patch: Patch) -> PatchPayload | None:
         """Payload of ``patch``, or None for a patch without base sources that is to be skipped."""
@@ -82,7 +99,6 @@ class PayloadBuilder:
         data = np.stack([frame.window(patch.roi) for frame in frames])
         bad = np.stack([np.asarray(self._masks[frame.band][patch.roi.slices]) for frame in frames])
         bad = bad.astype(np.uint8) | np.where(np.isfinite(data), 0, BAD_NONFINITE).astype(np.uint8)
-        grids = [self._epsf.get(frame.band) for frame in frames]
         return PatchPayload(
             patch=patch,
             bands=self._field.bands,
@@ -92,10 +108,28 @@ class PayloadBuilder:
             gain=np.array([frame.gain for frame in frames], dtype=float),
             scale=np.array([frame.scale for frame in frames], dtype=float),
             fwhm_pix=np.array([np.nan if f.fwhm_pix is None else f.fwhm_pix for f in frames], dtype=float),
-            psfs=tuple(None if grid is None else grid.cells.get(patch.epsf_tag) for grid in grids),
+            psfs=tuple(self._psf(frame.band, patch) for frame in frames),
             table=self._rows(patch, assigned),
             paths=tuple(frame.path for frame in frames),
         )
+
+    def _psf(self, band: str, patch: Patch) -> Epsf | None:
+        base = patch.base
+        return self._epsf_at(band, patch.epsf_tag, (base.x0 + base.x1 - 1) / 2, (base.y0 + base.y1 - 1) / 2)
+
+    def _epsf_at(self, band: str, tag: str, x: float, y: float) -> Epsf | None:
+        grid = self._epsf.get(band)
+        if grid is None:
+            return None
+        return grid.cells.get(tag) if self._psf_at is None else self._psf_at(grid, tag, x, y)
+
+    def _stamp_at(self, band: str, x: float, y: float) -> F8 | None:
+        """PSF stamp at a position of the working frame."""
+        for (row, col), box in self._cells.items():
+            if box.contains(np.array([x]), np.array([y]))[0]:
+                epsf = self._epsf_at(band, cell_tag(row, col), x, y)
+                return None if epsf is None else np.asarray(epsf.stamp, float)
+        return None
 
     def _rows(self, patch: Patch, assigned: Assignment) -> pd.DataFrame:
         """The base catalogue's rows with the columns of this patch behind them."""

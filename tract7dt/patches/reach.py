@@ -47,7 +47,7 @@ def sersic_reach(flux: F8, re: F8, n: F8, level: F8) -> F8:
 
 
 def reach(
-    flux: F8, kind: I8, re: F8, sersic_n: F8, sky_sigma: F8, fwhm: F8, beta: float, psf_radius: float
+    flux: F8, kind: I8, re: F8, sersic_n: F8, sky_sigma: F8, fwhm: F8, beta: float, psf_radius: float | F8
 ) -> F8:
     """Largest distance, over the bands, at which each source exceeds ``THRESHOLD_SIGMA`` of the sky.
 
@@ -63,7 +63,7 @@ def reach(
     sky_sigma, fwhm : ndarray (nband,)
     beta : float
         Moffat beta of the PSF's wings.
-    psf_radius : float
+    psf_radius : float or ndarray (n,)
         Distance from its star at which a PSF stamp has ended, pix.
 
     Returns
@@ -74,7 +74,8 @@ def reach(
     flux = np.nan_to_num(flux, nan=0.0, posinf=0.0, neginf=0.0)
     level, width = THRESHOLD_SIGMA * sky_sigma[:, None], fwhm[:, None]
     star = np.max(moffat_reach(flux, width, beta, level), axis=0, initial=-np.inf)
-    result = np.minimum(star, psf_radius)
+    ends = np.broadcast_to(psf_radius, star.shape)
+    result = np.minimum(star, ends)
     extended = np.flatnonzero(kind != ModelKind.STAR)
     if len(extended):
         own = re[extended]
@@ -82,5 +83,5 @@ def reach(
         index = np.where(np.isnan(index), sersic_n[extended], index)
         profile = sersic_reach(flux[:, extended], own, index, level) + width
         far = np.maximum(np.max(profile, axis=0, initial=-np.inf), star[extended])
-        result[extended] = np.minimum(far, psf_radius + GALAXY_EXTENT_RE * own)
+        result[extended] = np.minimum(far, ends[extended] + GALAXY_EXTENT_RE * own)
     return result
