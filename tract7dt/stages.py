@@ -247,6 +247,7 @@ def build_patch_inputs(
         src.read_sources(sources.path),
         {grid.band: grid for grid in (psf.read_band(Path(ref.path)) for ref in epsf)},
         settings,
+        psf.psf_at if settings.epsf.spatial == "interpolated" else None,
     )
     level = settings.patch_inputs.gzip_compresslevel
     written: dict[str, dict[str, Any]] = {}
@@ -261,6 +262,7 @@ def build_patch_inputs(
             "ref": dataclasses.asdict(ref_to(path, "payload")),
             "n_sources": int((~halo).sum()),
             "n_halo_sources": int(halo.sum()),
+            "source_index": payload.table.loc[~halo, "source_index"].tolist(),
             "cost": pt.predicted_cost(payload),
         }
     _drop_stale(work.payloads, {Path(entry["ref"]["path"]).name for entry in written.values()})
@@ -354,19 +356,43 @@ def fit_patch_batch(settings: Settings, payloads: Sequence[Ref]) -> list[Ref]:
 def fit_refs(settings: Settings) -> list[Ref]:
     """Fits in ``work_dir`` of the payloads that are there; a patch without one is left out with a warning.
 
+    A fit of another payload (an earlier division has patches of the same name) is none.
+
     Raises
     ------
     ProductError
         If no payload has a fit.
     """
     work = WorkDir.of(settings)
-    tags = list(_read_payload_index(settings))
-    there = [tag for tag in tags if work.patch_meta(tag).is_file()]
-    if tags and not there:
-        raise ProductError(f"no fitted patch in {work.fits}: run `tract7dt run-patches` first")
-    if len(there) < len(tags):
-        log.warning("%d of %d patches have no fit in %s", len(tags) - len(there), len(tags), work.fits)
+    index = _read_payload_index(settings)
+    there = [
+        tag for tag, entry in index.items() if _fitted_payload(work.patch_meta(tag)) == entry["ref"]["sha256"]
+    ]
+    if index and not there:
+        raise ProductError(
+            f"no fit of the payloads of {work.payloads} in {work.fits}: run `tract7dt run-patches` first"
+        )
+    if len(there) < len(index):
+        lacking = [tag for tag in index if tag not in set(there)]
+        log.warning(
+            "%d of %d patches have no fit of their payload in %s (%s%s)",
+            len(lacking),
+            len(index),
+            work.fits,
+            ", ".join(lacking[:5]),
+            ", ..." if len(lacking) > 5 else "",
+        )
     return [ref_to(work.patch_meta(tag), "patch_fit") for tag in there]
+
+
+def _fitted_payload(path: Path) -> str | None:
+    """Digest of the payload that a patch's meta.json is about; None if there is no such file, or no digest."""
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    digest = meta.get("payload_sha256") if isinstance(meta, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 # --- catalogue -----------------------------------------------------------------------------------------
@@ -380,11 +406,13 @@ def merge(settings: Settings, field: Ref, sources: Ref, fits: Sequence[Ref]) -> 
     work, opened = WorkDir.of(settings), frames.open_field(field.path)
     tables: list[pd.DataFrame] = []
     failed: dict[str, tuple[str, list[int]]] = {}
+    index = _read_payload_index(settings)
     for ref in fits:
         meta = json.loads(Path(ref.path).read_text(encoding="utf-8"))
         tag = meta["patch_tag"]
         if meta["status"] == "failed":
-            failed[tag] = (meta["reason"], meta["source_index"])
+            # A payload that could not be read did not say whose it was.
+            failed[tag] = (meta["reason"], index[tag]["source_index"])
         else:
             tables.append(catalog.read_patch_catalog(work.patch_catalog(tag)))
     merged = catalog.merge(

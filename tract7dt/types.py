@@ -38,6 +38,7 @@ __all__ = [
     "PsfAudit",
     "Ref",
     "Sources",
+    "SpatialPsf",
     "ZeroPoint",
 ]
 
@@ -279,11 +280,47 @@ class Epsf:
 
 
 @dataclass(frozen=True, slots=True)
+class SpatialPsf:
+    """How the PSF of one band varies over the frame: a stamp, and its deformation as a function of place.
+
+    Attributes
+    ----------
+    stamp : ndarray, float32 (k, k)
+        The PSF without deformation, k odd; its central ``size`` by ``size`` pixels sum to 1.
+    profile : tuple of 5 floats
+        Moffat fit of the stamp: amplitude, alpha (pix), beta, e1, e2.
+    coefficients : ndarray, float64 (3, n)
+        Of ln size and the elongations along x and along the diagonal, on the polynomials of
+        :func:`tract7dt.psf.surface.basis` over ``box``.
+    box : Box
+        The frame: its edges are -1 and 1 of the polynomials.
+    size : int
+        Width of the stamps that are handed out, odd.
+    n_stars : int
+        Stars whose stacks the stamp is made of.
+    quality : mapping
+        Plain numbers for the record.
+    """
+
+    stamp: F4
+    profile: tuple[float, float, float, float, float]
+    coefficients: F8
+    box: Box
+    size: int
+    n_stars: int
+    quality: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class EpsfGrid:
-    """All cells of one band, ``cell tag (r00_c00) -> Epsf``; a cell that could not be built is absent."""
+    """All cells of one band, ``cell tag (r00_c00) -> Epsf``; a cell that could not be built is absent.
+
+    ``spatial``, where there is one, is the band's PSF as a function of place.
+    """
 
     band: str
     cells: Mapping[str, Epsf]
+    spatial: SpatialPsf | None = None
 
 
 @dataclass(frozen=True, slots=True)

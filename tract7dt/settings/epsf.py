@@ -34,7 +34,9 @@ class EpsfSettings(Section):
     thresh_sigma: Positive = key(10.0, "Detection threshold for stars.", unit="sigma")
     minarea: Count = key(25, "Smallest area of a detection.", unit="pix")
     cutout_size: OddCount = key(61, "Side of the cutout of a star.", unit="pix")
-    edge_pad: WholeNumber = key(10, "Stars whose cutout comes nearer to the edge are left out.", unit="pix")
+    edge_pad: WholeNumber = key(
+        10, "Stars whose cutout comes nearer to the edge are left out of the ePSF.", unit="pix"
+    )
     min_sep: NonNegative = key(30.0, "Smallest distance between stars.", unit="pix")
     max_stars: Count = key(30, "Most stars per cell.")
     q_range: Annotated[tuple[Positive, Positive], Rising] = key(
@@ -54,6 +56,10 @@ class EpsfSettings(Section):
     gaia_snr_min: NonNegative = key(20.0, "Smallest S/N of a Gaia star.")
     gaia_match_r_pix: NonNegative = key(
         5.0, "Largest distance of a Gaia star from its detection.", unit="pix"
+    )
+    spatial: Annotated[Literal["cell", "interpolated"], LowerCase] = key(
+        "interpolated",
+        "PSF of a patch: the stamp of its cell, or a model of the whole frame at the centre of the patch.",
     )
     star_sat_check_r: AutoWholeNumber = key(
         "auto",

@@ -1,0 +1,24 @@
+"""Point-spread functions: star selection, ePSFs per band and cell, analytic fallbacks, quality."""
+
+from tract7dt.psf.build import active_cells, build_band, build_cell
+from tract7dt.psf.fallback import ChosenPsf, choose_psf, choose_psfs
+from tract7dt.psf.products import BandEpsf, CellMeta, read_band, write_band
+from tract7dt.psf.selection import Candidate
+from tract7dt.psf.spatial import psf_at
+from tract7dt.psf.tail import wing_stamp
+
+__all__ = [
+    "BandEpsf",
+    "Candidate",
+    "CellMeta",
+    "ChosenPsf",
+    "active_cells",
+    "build_band",
+    "build_cell",
+    "choose_psf",
+    "choose_psfs",
+    "psf_at",
+    "read_band",
+    "wing_stamp",
+    "write_band",
+]

@@ -1,0 +1,95 @@
+"""How much wider and longer than a stamp each star is, by least squares in the star's own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tract7dt.psf.cutouts import StarStamps
+from tract7dt.psf.deform import N_MODES
+from tract7dt.psf.shift import StampShifter
+from tract7dt.psf.small_systems import solve_small
+
+__all__ = ["StarShapes", "measure_shapes"]
+
+F8 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+#: Share of a star's light by which the model may be wrong in a pixel; it keeps one star from deciding alone.
+MODEL_ERROR = 0.003
+STEPS = 3
+MAX_OFFSET_PIX = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StarShapes:
+    """Departures of ``n`` stars from their models.
+
+    Attributes
+    ----------
+    value, error : ndarray (n, 3)
+        Size (ln), elongation along x and along the diagonal, relative to the model; one sigma.
+    flux, dx, dy : ndarray (n,)
+        Scaled counts; pix from the cutout's centre pixel.
+    valid : ndarray, bool (n,)
+    """
+
+    value: F8
+    error: F8
+    flux: F8
+    dx: F8
+    dy: F8
+    valid: Bool
+
+
+def measure_shapes(
+    stars: StarStamps, models: F8, start: tuple[F8, F8, F8], sky: F8, sky_error: F8, radius: float
+) -> StarShapes:
+    """Measure size and elongation of stars against their models, all with flux, place and sky.
+
+    Parameters
+    ----------
+    stars : StarStamps
+    models : ndarray (n, k, k)
+        Expected PSF of each star, centred.
+    start : (flux, dx, dy), each ndarray (n,)
+    sky, sky_error : ndarray (n,)
+        Local sky, scaled counts per pixel; the fit may depart from it by its error.
+    radius : float
+        Pixels this near to the star take part, pix.
+    """
+    k, n = stars.k, len(stars)
+    reach = int(min(k // 2, np.ceil(radius) + 1))
+    core = slice(k // 2 - reach, k // 2 + reach + 1)
+    axis = np.arange(-reach, reach + 1, dtype=float)
+    flux, dx, dy = (part.astype(float).copy() for part in start)
+    data = stars.data[:, core, core] - sky[:, None, None]
+    good = stars.good[:, core, core] & (np.hypot(axis[:, None], axis[None, :]) <= radius)
+    shifter = StampShifter(k)
+    valid = np.ones(n, bool)
+    for step in range(STEPS):
+        value, by_x, by_y = (part[:, core, core] for part in shifter.models(models, dx, dy))
+        x, y = axis[None, None, :] - dx[:, None, None], axis[None, :, None] - dy[:, None, None]
+        # by_x and by_y differentiate by the place of the star: minus the gradient
+        modes = [by_x * x + by_y * y - 2 * value, by_x * x - by_y * y, by_x * y + by_y * x]
+        light = np.maximum(flux[:, None, None] * value, 0.0)
+        variance = (stars.noise**2)[:, None, None] + light / stars.gain + (MODEL_ERROR * light) ** 2
+        weight = np.where(good, 1 / variance, 0.0).reshape(n, 1, -1)
+        columns = np.stack([value, by_x, by_y, *modes, np.ones_like(value)], axis=1).reshape(n, 7, -1)
+        weighted = columns * weight
+        normal = weighted @ columns.transpose(0, 2, 1)
+        normal[:, 6, 6] += 1 / sky_error**2
+        found, covariance, solved = solve_small(normal, (weighted @ data.reshape(n, -1, 1))[..., 0])
+        valid &= solved & (found[:, 0] > 0)
+        flux = np.where(valid, found[:, 0], flux)
+        safe = np.where(valid, flux, 1.0)
+        if step < STEPS - 1:
+            dx += np.where(valid, np.clip(found[:, 1] / safe, -0.5, 0.5), 0.0)
+            dy += np.where(valid, np.clip(found[:, 2] / safe, -0.5, 0.5), 0.0)
+    valid &= np.hypot(dx, dy) <= MAX_OFFSET_PIX
+    shape = slice(3, 3 + N_MODES)
+    error = np.sqrt(np.maximum(np.einsum("naa->na", covariance)[:, shape], 0.0)) / safe[:, None]
+    valid &= (error > 0).all(1) & np.isfinite(error).all(1)
+    return StarShapes(found[:, shape] / safe[:, None], error, flux, dx, dy, valid)
