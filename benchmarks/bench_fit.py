@@ -1,0 +1,209 @@
+"""Benchmark of the fit engine: ``python benchmarks/bench_fit.py [--quick] [--out RESULTS.md]``.
+
+CPU seconds per patch (best of a few runs, one thread, after a warm-up), also as multiples of the time of one
+float32 64 x 64 real FFT measured in the same run; log-posterior from several starts; pulls against the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import numpy as np  # noqa: E402 - after the thread counts
+import scenes  # noqa: E402
+import scipy.fft  # noqa: E402
+
+from tract7dt.fit import EngineOptions, fit_native  # noqa: E402
+from tract7dt.types import PatchFit, PatchProblem  # noqa: E402
+
+#: (sources, bands), side in pixels, CPU seconds that must and should be reached.
+SIZES = (
+    ((10, 4), 110, 0.04, 0.015),
+    ((30, 6), 200, 0.2, 0.08),
+    ((30, 20), 200, 0.8, 0.3),
+    ((100, 6), 360, 2.5, 0.8),
+)
+
+
+@dataclass(frozen=True)
+class PatchRun:
+    """The settings of a fit, at their defaults."""
+
+    engine: str = "native"
+    n_opt_iters: int = 20
+    dlnp_stop: float = 1e-12
+    pos_max_shift_pix: float | None = 5.0
+    enable_staged_fit: bool = True
+    enable_multi_band_simultaneous_fitting: bool = True
+    flag_maxiter_margin: int = 0
+    eps_flux: float = 1e-4
+
+
+def time_of_fft(repeats: int = 3000) -> float:
+    """Seconds of one float32 64 x 64 real FFT (best of five series)."""
+    image = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            scipy.fft.rfft2(image)
+        best = min(best, (time.perf_counter() - start) / repeats)
+    return best
+
+
+def timed_fit(problem: PatchProblem, settings: PatchRun, repeats: int) -> tuple[float, PatchFit]:
+    """CPU seconds (best of ``repeats``) and the fit."""
+    best = np.inf
+    for _ in range(repeats):
+        start = time.process_time()
+        fit = fit_native(problem, settings)
+        best = min(best, time.process_time() - start)
+    return best, fit
+
+
+def speed(n_seeds: int, repeats: int) -> list[str]:
+    """Table of CPU times."""
+    unit = time_of_fft()
+    lines = [
+        f"One float32 64 x 64 rfft2: {1e6 * unit:.1f} us.",
+        "",
+        "| (sources, bands) | staged, s | in FFTs | one stage, s | in FFTs "
+        "| must / aim, s | iterations | converged | log-posterior |",
+        "|---" * 9 + "|",
+    ]
+    for (n, bands), size, must, aim in SIZES:
+        staged, joint, rounds, done, lnp = [], [], [], [], []
+        for seed in range(n_seeds if n < 100 else max(1, n_seeds // 3)):
+            problem, _ = scenes.random_problem(n, bands, size, seed)
+            seconds, fit = timed_fit(problem, PatchRun(), repeats)
+            staged.append(seconds)
+            joint.append(timed_fit(problem, PatchRun(enable_staged_fit=False, n_opt_iters=60), repeats)[0])
+            rounds.append([stage["niter"] for stage in fit.stages])
+            done.append(fit.converged.mean())
+            lnp.append(fit.lnp[0])
+        a, b = np.median(staged), np.median(joint)
+        lines.append(
+            f"| ({n}, {bands}) | {a:.3f} | {a / unit:.0f} | {b:.3f} | {b / unit:.0f} | {must} / {aim} "
+            f"| {' + '.join(f'{v:.0f}' for v in np.median(rounds, axis=0))} | {np.mean(done):.3f} | {lnp[0]:.2f} |"
+        )
+    lines += [
+        "",
+        f"Medians over {n_seeds} patches (a third of that for 100 sources); log-posterior of the first.",
+    ]
+    return lines
+
+
+def starts() -> list[str]:
+    """Table of log-posteriors from several starts, relative to the best of them."""
+    options = EngineOptions(weak_priors=False)
+    settings = {
+        "staged": PatchRun(n_opt_iters=60),
+        "one stage": PatchRun(n_opt_iters=60, enable_staged_fit=False),
+    }
+    lines = [
+        "| scene | best | "
+        + " | ".join(f"{k}, {s}" for s in settings for k in ("given", "truth", "2 x flux", "2 pix off"))
+        + " |"
+    ]
+    lines.append("|---" * 10 + "|")
+    cases = scenes.hard_cases()
+    cases |= {f"random {seed}": scenes.random_problem(10, 4, 110, seed) for seed in range(3)}
+    for name, (problem, truth) in cases.items():
+        n_bands = len(problem.bands)
+        near = replace(scenes.no_priors(truth, n_bands), kind=problem.sources.kind)
+        rng = np.random.default_rng(0)
+        far = [truth.x + rng.choice([-1.4, 1.4], len(truth)), truth.y + rng.choice([-1.4, 1.4], len(truth))]
+        begin = [
+            problem.sources,
+            near,
+            replace(problem.sources, flux=2 * problem.sources.flux),
+            replace(near, x=far[0], y=far[1]),
+        ]
+        lnp = [
+            fit_native(replace(problem, sources=s), how, options).lnp[0]
+            for how in settings.values()
+            for s in begin
+        ]
+        lines.append(f"| {name} | {max(lnp):.2f} | " + " | ".join(f"{v - max(lnp):.2f}" for v in lnp) + " |")
+    return lines
+
+
+def width(values: np.ndarray) -> float:
+    """Robust standard deviation of the finite values."""
+    values = values[np.isfinite(values)]
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def pulls(n_patches: int) -> list[str]:
+    """Table of pulls of fluxes, positions and shapes."""
+    kinds = {
+        "mixed, blended, S/N 12": {"size": 200, "gain": 50.0},
+        "stars, S/N 10 to 3000": {
+            "size": 300,
+            "gain": 40.0,
+            "shares": (1, 0, 0, 0),
+            "snr": 1200.0,
+            "snr_spread": 1.5,
+            "blended": 0.1,
+        },
+    }
+    lines = [
+        "| scenes | fluxes | flux: median | width | position: median | width "
+        "| log re | ELL | THETA | chi2 | converged | out of iterations |",
+        "|---" * 12 + "|",
+    ]
+    for name, how in kinds.items():
+        flux, place, shape, chi2, done, spent = [], [], {"re": [], "ell": [], "theta": []}, [], [], []
+        for seed in range(100, 100 + n_patches):
+            problem, truth = scenes.random_problem(30, 6, seed=seed, **how)
+            fit = fit_native(problem, PatchRun())
+            flux.append(((fit.flux - truth.flux) / fit.flux_err).ravel())
+            place += [(fit.x[0] - truth.x) / fit.x_err[0], (fit.y[0] - truth.y) / fit.y_err[0]]
+            shape["re"].append(np.log(fit.re[0] / truth.re) * fit.re[0] / fit.re_err[0])
+            shape["ell"].append((fit.ell[0] - truth.ell) / fit.ell_err[0])
+            shape["theta"].append(((fit.theta[0] - truth.theta + 90) % 180 - 90) / fit.theta_err[0])
+            chi2.append(fit.chi2.ravel())
+            done.append(fit.converged[0])
+            spent.append(fit.hit_max_iters[0])
+        f, p = np.concatenate(flux), np.concatenate(place)
+        shapes = [np.concatenate(v) for v in shape.values()]
+        widths = " | ".join(f"{width(v):.2f}" if np.isfinite(v).any() else "" for v in shapes)
+        lines.append(
+            f"| {name} | {np.isfinite(f).sum()} | {np.nanmedian(f):+.3f} | {width(f):.3f} "
+            f"| {np.nanmedian(p):+.3f} | {width(p):.3f} | {widths} | {np.nanmedian(np.concatenate(chi2)):.3f} "
+            f"| {np.concatenate(done).mean():.4f} | {np.concatenate(spent).sum()} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Run all and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer patches: seconds rather than minutes")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS.md"))
+    args = parser.parse_args()
+    fit_native(scenes.random_problem(4, 2, 60, 0)[0], PatchRun())  # compile, or load what was compiled
+    n_seeds, n_patches = (3, 3) if args.quick else (9, 12)
+    lines = [
+        "# Fit engine",
+        "",
+        f"Python {platform.python_version()}, {platform.machine()}, one thread; `make bench`.",
+        "",
+    ]
+    lines += ["## Speed", "", *speed(n_seeds, 3), ""]
+    lines += ["## Log-posterior below the best of all starts (no weak priors)", "", *starts(), ""]
+    lines += ["## Pulls against the truth (default settings, width = 1.4826 MAD)", "", *pulls(n_patches), ""]
+    text = "\n".join(lines)
+    args.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

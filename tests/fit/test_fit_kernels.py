@@ -1,0 +1,415 @@
+"""Every kernel against an obvious naive twin, on generated inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import cholesky as scipy_cholesky
+
+from tract7dt.fit import errors, gram, measure, normal, profiles, radial, residuals, shapes, spectra, stamps
+from tract7dt.fit.draw import Stamps, draw_sources, load_tables
+
+TABLES = load_tables("sersic")
+FEW = settings(max_examples=25, deadline=None)
+SEEDS = st.integers(0, 2**31)
+
+
+def random_layout(seed: int, n: int = 4, ny: int = 23, nx: int = 19):
+    """Images of n sources in random, partly empty boxes, in one flat buffer with gaps."""
+    rng = np.random.default_rng(seed)
+    centre = rng.integers(-4, 26, (n, 2))
+    box = stamps.boxes(centre, rng.integers(0, 9, n), ny, nx)
+    n_images = rng.integers(1, 8, n)
+    area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
+    offset = np.concatenate([[3], 3 + np.cumsum(area * n_images + 5)[:-1]])
+    buffer = rng.normal(size=int(offset[-1] + area[-1] * n_images[-1] + 7)).astype(np.float32)
+    first = np.concatenate([[0], np.cumsum(n_images)[:-1]])
+    live = rng.uniform(size=n) < 0.8
+    data, sqrt_w = rng.normal(size=(2, ny, nx)).astype(np.float32)
+    sqrt_w = np.abs(sqrt_w)
+    sqrt_w[rng.uniform(size=(ny, nx)) < 0.1] = 0
+    return rng, box, n_images, offset, buffer, first, live, data, sqrt_w
+
+
+def full_images(box, n_images, offset, buffer, live, ny, nx):
+    """The same images on the whole patch, float64 (N, ny, nx), 0 where a source is not live."""
+    out = []
+    for s, (x0, x1, y0, y1) in enumerate(box):
+        for i in range(n_images[s]):
+            image = np.zeros((ny, nx))
+            area = (x1 - x0) * (y1 - y0)
+            part = buffer[offset[s] + i * area : offset[s] + (i + 1) * area].reshape(y1 - y0, x1 - x0)
+            if live is None or live[s]:
+                image[y0:y1, x0:x1] = part
+            out.append(image)
+    return np.array(out)
+
+
+@FEW
+@given(SEEDS)
+def test_gram_is_the_matrix_of_dot_products(seed):
+    rng, box, n_images, offset, buffer, first, live, data, sqrt_w = random_layout(seed)
+    n_columns = int(n_images.sum()) + 1
+    matrix, rhs = np.zeros((n_columns, n_columns)), np.zeros(n_columns)
+    everything = np.ones(len(box), bool)
+    gram.gram(buffer, offset, box, n_images, first, live, everything, data, sqrt_w, matrix, rhs)
+    columns = np.concatenate([full_images(box, n_images, offset, buffer, live, *data.shape), sqrt_w[None]])
+    flat = columns.reshape(n_columns, -1).astype(float)
+    expected, expected_rhs = flat @ flat.T, flat @ data.ravel().astype(float)
+    expected[-1, -1], expected_rhs[-1] = 0, 0  # the sky's own entries belong to the caller
+    np.testing.assert_allclose(matrix, expected, atol=2e-4)
+    np.testing.assert_allclose(rhs, expected_rhs, atol=2e-4)
+
+    # only some change: the rest must be as if all had been done again
+    changed = rng.uniform(size=len(box)) < 0.5
+    for s in np.flatnonzero(changed):
+        area = (box[s, 1] - box[s, 0]) * (box[s, 3] - box[s, 2])
+        buffer[offset[s] : offset[s] + area * n_images[s]] *= np.float32(1.5)
+    gram.gram(buffer, offset, box, n_images, first, live, changed, data, sqrt_w, matrix, rhs)
+    again, rhs_again = np.zeros_like(matrix), np.zeros_like(rhs)
+    gram.gram(buffer, offset, box, n_images, first, live, everything, data, sqrt_w, again, rhs_again)
+    np.testing.assert_array_equal(matrix, again)
+    np.testing.assert_array_equal(rhs, rhs_again)
+
+
+@FEW
+@given(SEEDS)
+def test_residual_projection_and_local_gain(seed):
+    rng, box, n_images, offset, buffer, first, live, data, sqrt_w = random_layout(seed)
+    ny, nx = data.shape
+    flux = np.where(live, rng.normal(size=len(box)), 0.0)
+    images = full_images(box, n_images, offset, buffer, None, ny, nx)
+    expected = data - 0.3 * sqrt_w - np.tensordot(flux, images[first], 1)
+    out = np.full((ny, nx), 7, np.float32)
+    total = residuals.residual(buffer, offset, box, flux, 0.3, data, sqrt_w, out)
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+    assert total == pytest.approx(np.sum(expected**2), rel=1e-5)
+
+    dots = np.empty(int(n_images.sum()) + 1)
+    residuals.project(buffer, offset, box, n_images, first, live, out, dots)
+    shown = full_images(box, n_images, offset, buffer, live, ny, nx)
+    np.testing.assert_allclose(dots[:-1], np.tensordot(shown, expected, 2), atol=2e-4)
+
+    gain = np.ones(len(box))
+    drop = residuals.local_gain(data, out, box, gain)
+    change = 0.5 * (data.astype(float) ** 2 - out.astype(float) ** 2)
+    assert drop == pytest.approx(change.sum(), abs=1e-3)
+    for s, (x0, x1, y0, y1) in enumerate(box):
+        assert gain[s] == pytest.approx(1 + change[y0:y1, x0:x1].sum(), abs=1e-4)
+
+
+@FEW
+@given(SEEDS)
+def test_scaling_images_and_profile_sums(seed):
+    rng, box, n_images, offset, buffer, _, live, data, sqrt_w = random_layout(seed)
+    ny, nx = data.shape
+    factor = rng.uniform(0.5, 2, (ny, nx)).astype(np.float32)
+    before = full_images(box, n_images, offset, buffer, live, ny, nx)
+    after = buffer.copy()
+    errors.scale_images(after, offset, box, n_images, live, factor)
+    np.testing.assert_allclose(
+        full_images(box, n_images, offset, after, live, ny, nx), before * factor, rtol=1e-6
+    )
+
+    s = int(np.argmax((box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])))
+    x0, x1, y0, y1 = box[s]
+    part = (slice(y0, y1), slice(x0, x1))
+    model = buffer[offset[s] : offset[s] + (x1 - x0) * (y1 - y0)]
+    residual, variance = rng.normal(size=(ny, nx)).astype(np.float32), factor
+    sums = np.empty(5)
+    measure.profile_sums(model, box[s], 2.0, 0.1, data, sqrt_w, residual, variance, sums)
+    q = sqrt_w[part].astype(float)
+    good = q > 0
+    t = np.maximum(model.reshape(y1 - y0, x1 - x0)[good] / q[good], 0)
+    everything = (data - residual)[part][good] / q[good] - 0.1
+    expected = [
+        t.sum(),
+        (t * residual[part][good] ** 2 / variance[part][good]).sum(),
+        (t * np.maximum(everything - 2 * t, 0)).sum(),
+        (t * 2 * t).sum(),
+        (q[good] ** 2 * t**3).sum() / (q[good] ** 2 * t**2).sum(),
+    ]
+    np.testing.assert_allclose(sums, expected, rtol=2e-4, atol=1e-4)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 12))
+def test_cholesky(seed, n):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(n, n + 3))
+    a = root @ root.T
+    factor = a.copy()
+    normal.cholesky(factor)
+    np.testing.assert_allclose(factor, scipy_cholesky(a, lower=True), atol=1e-8 * np.abs(a).max())
+
+
+@FEW
+@given(st.integers(2, 12), st.floats(0, 5), st.floats(-0.2, 0.2))
+def test_extent(half, distance, noise):
+    m = 2 * half
+    y, x = np.mgrid[:m, :m]
+    image = (np.maximum(abs(x - half), abs(y - half)) <= distance).astype(np.float32) + np.float32(noise)
+    above = np.abs(image) > 0.5
+    expected = np.maximum(abs(x - half), abs(y - half))[above].max(initial=0)
+    assert stamps.extent(image, half, 0.5) == expected
+
+
+def test_stamps_serve_their_radius():
+    for radius in range(1, 500):
+        size = stamps.stamp_size(radius)
+        assert stamps.usable_radius(size) >= radius
+        smaller = stamps.FFT_SIZES[size > stamps.FFT_SIZES]
+        assert len(smaller) == 0 or stamps.usable_radius(int(smaller[-1])) < radius
+
+
+@FEW
+@given(st.sampled_from([16, 24, 40]), st.floats(-0.8, 0.8))
+def test_shift_factor_moves_a_band_limited_signal(m, shift):
+    out = np.zeros((8, m), np.float32)
+    spectra.shift_factor(m, shift, out, 4)
+    assert not out[:4].any()
+    factor = (out[4] + 1j * out[5])[: m // 2 + 1]
+    slope = (out[6] + 1j * out[7])[: m // 2 + 1]
+    x = np.arange(m)
+
+    def wave(at):
+        return sum(np.exp(-0.5 * ((x - m / 2 - at + period) / 1.7) ** 2) for period in (-m, 0, m))
+
+    moved = np.fft.irfft(np.fft.rfft(wave(0)) * factor, m)
+    np.testing.assert_allclose(moved, wave(shift), atol=2e-5)
+    moving = np.fft.irfft(np.fft.rfft(wave(0)) * slope, m)
+    np.testing.assert_allclose(moving, (wave(shift + 1e-4) - wave(shift - 1e-4)) / 2e-4, atol=2e-4)
+
+
+ELLIPSES = st.tuples(st.floats(-1, 3), st.floats(-2.5, 2.5), st.floats(-2.5, 2.5))
+
+
+@FEW
+@given(ELLIPSES)
+def test_ellipse_and_its_jacobian(soft):
+    jacobian = np.empty((3, 3))
+    cxx, cxy, cyy = shapes.ellipse(*soft, jacobian)
+    re, ell, theta = shapes.shape_from_soft(*(np.array([v]) for v in soft))
+    major, minor, beta = re[0], re[0] * (1 - ell[0]), np.deg2rad(theta[0])
+    turn = np.array([[np.cos(beta), -np.sin(beta)], [np.sin(beta), np.cos(beta)]])
+    expected = turn @ np.diag([major**2, minor**2]) @ turn.T
+    np.testing.assert_allclose([cxx, cxy, cyy], expected[[0, 0, 1], [0, 1, 1]], atol=1e-9 * major**2)
+    if np.hypot(soft[1], soft[2]) < 1e-3:
+        return  # ee has a corner there
+    unused = np.empty((3, 3))
+    for k in range(3):
+        h = np.zeros(3)
+        h[k] = 1e-6
+        up, down = shapes.ellipse(*(soft + h), unused), shapes.ellipse(*(soft - h), unused)
+        np.testing.assert_allclose(jacobian[:, k], (np.array(up) - down) / 2e-6, atol=1e-6 * major**2)
+
+
+@FEW
+@given(ELLIPSES, st.floats(np.log(0.3), np.log(6.2)))
+def test_radial_functions_on_the_grid(soft, q):
+    m = 24
+    table, second = np.empty((profiles.N_CELLS + 1, 4)), np.empty(profiles.N_CELLS + 1)
+    radial.sersic_table_at(TABLES.first_node, TABLES.spacing, TABLES.sersic, q, table)
+    radial.sersic_second_at(TABLES.first_node, TABLES.spacing, TABLES.sersic, q, second)
+    cxx, cxy, cyy = shapes.ellipse(*soft, np.empty((3, 3)))
+    f, fs, fq, fss, fqs, fqq = np.empty((6, m, m // 2 + 1), np.float32)
+    radial.radial_on_grid(table, cxx, cxy, cyy, f, fs, fq)
+    radial.radial_curvature(table, second, cxx, cxy, cyy, fss, fqs, fqq)
+    ky, kx = 2 * np.pi * np.fft.fftfreq(m)[:, None], 2 * np.pi * np.fft.rfftfreq(m)
+    ky = np.where(np.arange(m)[:, None] == m // 2, -np.pi, ky)
+    s = np.clip(
+        cxx * kx**2 + 2 * cxy * kx * ky + cyy * ky**2, profiles.S_EDGES[0], profiles.S_EDGES[-1] * 0.999
+    )
+    from scipy.interpolate import CubicHermiteSpline
+
+    spline = CubicHermiteSpline(profiles.S_EDGES, table[:, 0], table[:, 1])
+    np.testing.assert_allclose(f.ravel()[1:], spline(s).ravel()[1:], atol=3e-6)
+    for found, expected in ((fs, spline(s, 1)), (fss, spline(s, 2))):
+        scale = s if found is fs else s * s  # what matters is s F', s^2 F''
+        np.testing.assert_allclose((found * scale).ravel()[1:], (expected * scale).ravel()[1:], atol=3e-4)
+    by_q = CubicHermiteSpline(profiles.S_EDGES, table[:, 2], table[:, 3])
+    np.testing.assert_allclose(fq.ravel()[1:], by_q(s).ravel()[1:], atol=3e-6)
+    np.testing.assert_allclose((fqs * s).ravel()[1:], (by_q(s, 1) * s).ravel()[1:], atol=3e-5)
+    assert f[0, 0] == 1
+    assert fq[0, 0] == 0
+
+
+@FEW
+@given(st.floats(np.log(0.31), np.log(6.1)))
+def test_sersic_tables_between_nodes(q):
+    def at(value):
+        table = np.empty((profiles.N_CELLS + 1, 4))
+        radial.sersic_table_at(TABLES.first_node, TABLES.spacing, TABLES.sersic, value, table)
+        return table
+
+    f, fs = profiles.sersic_transform(float(np.exp(q)))
+    table, h = at(q), 1e-5
+    np.testing.assert_allclose(table[:, 0], f, atol=2e-6)
+    np.testing.assert_allclose(table[:, 1] * profiles.S_EDGES, fs * profiles.S_EDGES, atol=2e-5)
+    np.testing.assert_allclose(table[:, 2], (at(q + h)[:, 0] - at(q - h)[:, 0]) / (2 * h), atol=1e-4)
+    second = np.empty(profiles.N_CELLS + 1)
+    radial.sersic_second_at(TABLES.first_node, TABLES.spacing, TABLES.sersic, q, second)
+    node = (q - TABLES.first_node) / TABLES.spacing
+    if 0.01 < node % 1 < 0.99:  # the second derivative jumps at a node
+        np.testing.assert_allclose(second, (at(q + h)[:, 2] - at(q - h)[:, 2]) / (2 * h), atol=1e-3)
+
+
+def drawn(kind, theta, size=48, ny=40, nx=44, psf=None, sqrt_w=None):
+    """All images of one source, float32 (n, h, w), and its box."""
+    m = size
+    centre = np.floor(theta[:2] + 0.5).astype(int)[None]
+    box = stamps.boxes(centre, np.array([stamps.usable_radius(m)]), ny, nx)
+    transform = np.fft.rfft2(psf).astype(np.complex64).view(np.float32).reshape(1, -1)
+    where = Stamps(np.array([m]), centre, box, np.array([0]), transform, np.array([0]))
+    n_images = {0: 3, 1: 6, 2: 6, 3: 7}[kind]
+    area = int((box[0, 1] - box[0, 0]) * (box[0, 3] - box[0, 2]))
+    buffer = np.zeros((1, n_images * area), np.float32)
+    yes, no = np.ones(1, bool), np.zeros(1, bool)
+    needed = np.zeros(1, np.int64)
+    sqrt_w = np.ones((1, ny, nx), np.float32) if sqrt_w is None else sqrt_w
+    draw_sources(
+        theta[None], np.array([kind]), True, True, no, yes, yes[None], where, TABLES, sqrt_w, buffer,
+        np.full((1, 1), 1e-4), needed,
+    )  # fmt: skip
+    return (
+        buffer.reshape(n_images, box[0, 3] - box[0, 2], box[0, 1] - box[0, 0]),
+        box[0],
+        where,
+        int(needed[0]),
+    )
+
+
+def gaussian_psf(m, sigma=1.4):
+    y, x = np.mgrid[:m, :m] - m // 2
+    psf = np.exp(-0.5 * (x**2 + 1.2 * y**2 + 0.3 * x * y) / sigma**2)
+    return psf / psf.sum()
+
+
+SOFT = st.tuples(st.floats(0.3, 1.5), st.floats(0.2, 1.2), st.floats(-1, 1), st.floats(0.0, 1.5))
+
+
+@FEW
+@given(st.sampled_from([0, 1, 2, 3]), st.floats(-0.5, 0.49), st.floats(-0.5, 0.49), SOFT)
+def test_drawn_derivatives_are_those_of_the_drawn_model(kind, dx, dy, soft):
+    theta = np.array([22 + dx, 19 + dy, *soft])
+    psf = gaussian_psf(48)
+    images, box, _, needed = drawn(kind, theta, psf=psf)
+    assert images[0].sum() == pytest.approx(1, abs=0.03)
+    far = np.argwhere(np.abs(images[0]) > 1e-4) + [box[2], box[0]] - np.floor(theta[1::-1] + 0.5)
+    assert needed >= np.abs(far).max()  # a stamp is larger than what is left of it on the patch
+    for k in range(images.shape[0] - 1):
+        h = np.zeros(6)
+        h[k] = 1e-2
+        up, down = drawn(kind, theta + h, psf=psf), drawn(kind, theta - h, psf=psf)
+        if not (np.array_equal(up[1], box) and np.array_equal(down[1], box)):
+            continue  # the stamp moved on to the next pixel
+        numeric = (up[0][0].astype(float) - down[0][0]) / 2e-2
+        np.testing.assert_allclose(images[1 + k], numeric, atol=2e-3 * np.abs(numeric).max() + 2e-5)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2, 3])
+def test_model_curvature_is_the_second_derivative(kind):
+    from tract7dt.fit.curvature import model_curvature
+
+    rng = np.random.default_rng(kind)
+    theta = np.array([22.2, 19.3, 0.9, 0.6, -0.4, 0.7])
+    psf, sqrt_w = gaussian_psf(48), rng.uniform(0.5, 1, (1, 40, 44)).astype(np.float32)
+    residual = rng.normal(size=(1, 40, 44)).astype(np.float32)
+    images, box, where, _ = drawn(kind, theta, psf=psf, sqrt_w=sqrt_w)
+    r = residual[0, box[2] : box[3], box[0] : box[1]].astype(float)
+    out = np.zeros((1, 6, 6))
+    yes = np.ones(1, bool)
+    model_curvature(
+        theta[None],
+        np.array([kind]),
+        yes,
+        yes[None],
+        where,
+        TABLES,
+        sqrt_w,
+        residual,
+        np.full((1, 1), 2.5),
+        out,
+    )
+    n = images.shape[0] - 1
+    for k in range(n):
+        h = np.zeros(6)
+        h[k] = 2e-3
+        up, down = (
+            drawn(kind, theta + h, psf=psf, sqrt_w=sqrt_w),
+            drawn(kind, theta - h, psf=psf, sqrt_w=sqrt_w),
+        )
+        numeric = 2.5 * np.tensordot((up[0][1:].astype(float) - down[0][1:]) / 4e-3, r, 2)
+        np.testing.assert_allclose(out[0, k, :n], numeric, atol=0.01 * np.abs(out).max() + 2e-3)
+
+
+@FEW
+@given(SEEDS)
+def test_normal_equations_against_dense_linear_algebra(seed):
+    rng, box, n_images, offset, buffer, first, live, data, sqrt_w = random_layout(seed, n=3)
+    box[:] = [[0, 10, 0, 9], [5, 16, 4, 14], [8, 19, 11, 22]]
+    area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
+    offset = np.concatenate([[0], np.cumsum(area * n_images)[:-1]])
+    buffer = rng.normal(size=(1, int((area * n_images).sum()))).astype(np.float32)
+    n, n_columns = 3, int(n_images.sum()) + 1
+    live = live[None]
+    columns = np.concatenate(
+        [full_images(box, n_images, offset, buffer[0], live[0], *data.shape), sqrt_w[None]]
+    )
+    flat = columns.reshape(n_columns, -1).astype(float)
+    flux_columns = np.append(first, n_columns - 1)
+    owner = np.repeat(np.arange(n), n_images - 1)
+    theta_columns = np.setdiff1d(np.arange(n_columns), flux_columns)
+    prior_mean, prior_precision = rng.normal(size=(1, n)), rng.uniform(0, 2, (1, n)) * live
+    shape = (1, n_columns, n_columns)
+    matrix, rhs = np.zeros(shape), np.zeros(shape[:2])
+    factor, scale, flux = np.empty((1, n + 1, n + 1)), np.empty((1, n + 1)), np.empty((1, n))
+    sky, chi2, projection = np.empty(1), np.empty(1), np.empty((1, n_columns))
+    residual = np.empty((1, *data.shape), np.float32)
+    sums = (np.array([np.sum(sqrt_w.astype(float) ** 2)]), np.array([np.sum(sqrt_w.astype(float) * data)]))
+    normal.solve_bands(
+        data[None], sqrt_w[None], buffer, offset, box, n_images, first, flux_columns, live, np.ones(n, bool),
+        prior_mean, prior_precision, *sums, np.zeros(shape), np.zeros(shape[:2]), matrix, rhs,
+        factor, scale, flux, sky, chi2, residual, projection,
+    )  # fmt: skip
+    use = np.append(live[0], True)
+    model = flat[flux_columns][use]
+    extra = np.diag(np.append(prior_precision[0], 0)[use])
+    a = model @ model.T + extra
+    b = model @ data.ravel().astype(float) + np.append(prior_precision * prior_mean, 0)[use]
+    expected = np.zeros(n + 1)
+    expected[use] = np.linalg.solve(a, b)
+    np.testing.assert_allclose(np.append(flux[0], sky), expected, atol=1e-3)
+    r = data.ravel() - expected[use] @ model
+    np.testing.assert_allclose(residual[0].ravel(), r, atol=2e-3)
+
+    n_theta = len(owner)
+    gradient, direct = np.empty(n_theta), np.empty((n_theta, n_theta))
+    eliminated = np.empty((n + 1, n_theta))
+    newton = rng.uniform(size=n) < 0.5
+    normal.reduce_bands(
+        matrix,
+        factor,
+        scale,
+        flux,
+        projection,
+        owner,
+        flux_columns,
+        theta_columns,
+        newton,
+        gradient,
+        direct,
+        eliminated,
+    )
+    j = flat[theta_columns] * flux[0][owner][:, None]
+    c = model @ j.T
+    for t in range(n_theta):
+        if newton[owner[t]] and live[0][owner[t]]:
+            c[np.flatnonzero(np.flatnonzero(use) == owner[t])[0], t] -= flat[theta_columns[t]] @ r
+    expected_h = j @ j.T - c.T @ np.linalg.solve(a, c)
+    np.testing.assert_allclose(
+        direct - eliminated.T @ eliminated, expected_h, atol=2e-3 * max(1, np.abs(expected_h).max())
+    )
+    np.testing.assert_allclose(gradient, j @ r, atol=2e-2)

@@ -1,0 +1,213 @@
+"""Derivatives against differences, maxima from several starts, convergence source by source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scenes
+from fit_settings import PatchRun
+from scenes import EXP, STAR
+
+from tract7dt.fit import EngineOptions, fit_native, fit_patch
+from tract7dt.fit.evaluate import Evaluator
+from tract7dt.fit.optimise import solve
+from tract7dt.fit.parameters import LOG_N, add_weak_priors, build_layout, build_parameters
+from tract7dt.fit.scene import Scene
+
+NO_PRIORS = EngineOptions(weak_priors=False)
+
+
+def evaluator_of(problem, flux_prior=False):
+    scene = Scene(problem.data, problem.weight, problem.psf, None)
+    sources = problem.sources
+    if flux_prior:
+        sources = replace(
+            sources, flux_err=np.full_like(sources.flux_err, 20.0), pos_err=np.full(len(sources), 0.5)
+        )
+    parameters = build_parameters(sources, scene.ny, scene.nx, 5.0, NO_PRIORS)
+    evaluator = Evaluator(scene, parameters, EngineOptions(stamp_threshold=1e-4), sources.flux)
+    layout = build_layout(parameters, True, True)
+    return evaluator, layout, evaluator.start_stage(layout, parameters.start)
+
+
+@pytest.mark.parametrize("flux_prior", [False, True])
+def test_gradient_and_hessian_of_a_blend(flux_prior):
+    rng = np.random.default_rng(2)
+    bands = scenes.make_bands(2, rng, stamp=35)
+    rows = [
+        (1, 30.2, 31.1, 2.5, 0.3, 20, 1, 900.0),
+        (3, 35.1, 33.4, 3, 0.4, -50, 1.7, 700.0),
+        (0, 27.3, 28.2, 1, 0, 0, 1, 500.0),
+    ]
+    truth = scenes.few_sources(2, *rows)
+    problem = scenes.make_problem(truth, bands, 64, 64, rng, scenes.scattered_start(truth, 2, rng, 0.5))
+    evaluator, layout, point = evaluator_of(problem, flux_prior)
+    exact = np.ones(3, bool)
+    gradient, hessian = evaluator.derivatives(point, exact)
+    _, gauss_newton = evaluator.derivatives(point, ~exact)
+    assert np.all(np.linalg.eigvalsh(gauss_newton) > 0)
+    h = 3e-3
+    for t, (s, k) in enumerate(zip(layout.owner, layout.column)):
+        sides = []
+        for sign in (1, -1):
+            theta = point.theta.copy()
+            theta[s, k] += sign * h
+            changed = np.arange(3) == s
+            trial = evaluator.evaluate(theta, changed)
+            sides.append((trial.lnp, evaluator.derivatives(trial, exact)[0]))
+        slope = (sides[0][0] - sides[1][0]) / (2 * h)
+        assert gradient[t] == pytest.approx(slope, abs=0.02 * np.sqrt(hessian.max()) + 0.3)
+        column = -(sides[0][1] - sides[1][1]) / (2 * h)
+        scale = np.sqrt(np.abs(gauss_newton[t, t] * np.diagonal(gauss_newton)))
+        np.testing.assert_allclose(hessian[t] / scale, column / scale, atol=0.03)
+
+
+def test_solve_goes_uphill_whatever_the_matrix():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        a = rng.normal(size=(6, 6))
+        gradient = rng.normal(size=6)
+        free = rng.uniform(size=6) < 0.8
+        step = solve(a + a.T, gradient, free, np.full(6, 1e-6))
+        assert step[~free].tolist() == [0] * int((~free).sum())
+        assert step @ gradient >= 0
+    a = rng.normal(size=(6, 9))
+    positive = a @ a.T
+    np.testing.assert_allclose(
+        solve(positive, gradient, np.ones(6, bool), np.zeros(6)), np.linalg.solve(positive, gradient)
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two_galaxies_1pix",
+        "two_stars_1pix",
+        "star_as_galaxy",
+        "masked",
+        "edge",
+        "large",
+        "two_pix_off",
+        "bright",
+    ],
+)
+def test_hard_cases_reach_the_best_known_maximum(name):
+    problem, truth = scenes.hard_cases()[name]
+    n_bands = len(problem.bands)
+    near = scenes.no_priors(truth, n_bands)
+    if name == "star_as_galaxy":
+        near = replace(near, kind=problem.sources.kind, re=np.full(2, 0.5))
+    starts = [problem.sources, near, replace(problem.sources, flux=2 * problem.sources.flux)]
+    lnp = [
+        fit_native(
+            replace(problem, sources=start), PatchRun(enable_staged_fit=staged, n_opt_iters=60), NO_PRIORS
+        ).lnp[0]
+        for start in starts
+        for staged in (True, False)
+    ]
+    assert max(lnp) - min(lnp) < 1
+
+
+def test_stages_reach_the_maximum_of_the_joint_fit():
+    problem, _ = scenes.random_problem(10, 3, 110, 4, snr=25.0, blended=0.2)
+    staged = fit_native(problem, PatchRun(), NO_PRIORS)
+    joint = fit_native(problem, PatchRun(enable_staged_fit=False), NO_PRIORS)
+    assert [stage["name"] for stage in staged.stages] == ["positions_held", "positions_only", "all"]
+    assert [stage["name"] for stage in joint.stages] == ["all"]
+    assert staged.lnp[0] == pytest.approx(joint.lnp[0], abs=0.1)
+    assert all(stage["niter"] <= 20 for stage in staged.stages)
+    np.testing.assert_allclose((staged.flux - joint.flux) / joint.flux_err, 0, atol=0.1)
+
+
+def test_stages_do_what_they_say(monkeypatch):
+    from tract7dt.fit import stages
+
+    seen = []
+
+    class Watched(stages.Optimiser):
+        def maximise(self, *args, **how):
+            before = self.point.theta.copy()
+            out = super().maximise(*args, **how)
+            seen.append(np.any(out.point.theta != before, axis=0))
+            return out
+
+    monkeypatch.setattr(stages, "Optimiser", Watched)
+    problem, _ = scenes.random_problem(8, 2, 90, 4)
+    fit_patch(problem, PatchRun())
+    held, alone, everything = seen
+    assert not held[:2].any()
+    assert held[2:].all()
+    assert alone[:2].all()
+    assert not alone[2:].any()
+    assert everything.all()
+
+
+def test_iterations_are_limited_and_outcomes_belong_to_sources():
+    rows = [(STAR, 20.0, 22.0, 1, 0, 0, 1, 900.0), (EXP, 70.3, 70.2, 6.0, 0.5, 20, 1, 6000.0)]
+    rng = np.random.default_rng(5)
+    bands = scenes.make_bands(2, rng, stamp=35)
+    truth = scenes.few_sources(2, *rows)
+    start = scenes.no_priors(truth, 2, re=np.array([1.0, 1.0]), ell=np.zeros(2), x=truth.x + [0.0, 3.0])
+    problem = scenes.make_problem(truth, bands, 96, 96, rng, start)
+    fit = fit_patch(problem, PatchRun(enable_staged_fit=False, n_opt_iters=2))
+    assert fit.status == "max_iters"
+    assert fit.converged.tolist() == [[True, False]]
+    assert fit.hit_max_iters.tolist() == [[False, True]]
+    assert fit.niter.max() == 2
+    enough = fit_patch(problem, PatchRun(enable_staged_fit=False))
+    assert enough.status == "converged"
+    assert enough.converged.all()
+    assert not enough.hit_max_iters.any()
+    assert enough.niter[0, 0] < enough.niter[0, 1]
+    assert np.all(enough.last_dlnp >= -1e-2)
+
+
+def test_an_unsettled_neighbour_does_not_mark_a_settled_source():
+    rows = [(STAR, 22.0, 48.0, 1, 0, 0, 1, 900.0), (EXP, 48.0, 50.0, 4.0, 0.5, 20, 1, 6000.0)]
+    rng = np.random.default_rng(5)
+    bands = scenes.make_bands(3, rng, stamp=35)
+    truth = scenes.few_sources(3, *rows)
+    start = scenes.no_priors(truth, 3, re=np.array([1.0, 2.0]))
+    start = replace(start, pos_err=np.array([0.01, np.inf]))  # the star knows where it is
+    problem = scenes.make_problem(truth, bands, 96, 96, rng, start)
+    fit = fit_patch(problem, PatchRun(enable_staged_fit=False, n_opt_iters=2))
+    assert fit.hit_max_iters.tolist() == [[False, True]]
+
+
+def test_looser_tolerance_stops_earlier():
+    problem, _ = scenes.random_problem(8, 3, 90, 9)
+    tight = fit_patch(problem, PatchRun(enable_staged_fit=False))
+    loose = fit_patch(problem, PatchRun(enable_staged_fit=False, dlnp_stop=1.0))
+    assert loose.stages[0]["niter"] < tight.stages[0]["niter"]
+    assert tight.lnp[0] - 10 < loose.lnp[0] <= tight.lnp[0] + 0.02
+    assert loose.converged.all()
+
+
+def test_weak_priors_only_for_faint_galaxies():
+    problem, _ = scenes.random_problem(6, 2, 90, 1)
+    parameters = build_parameters(problem.sources, 90, 90, 5.0, EngineOptions())
+    assert not parameters.prior_precision.any()
+    snr = np.array([5.0, 50.0, 5.0, 50.0, 5.0, 50.0])
+    faint = add_weak_priors(parameters, snr, EngineOptions())
+    galaxy = parameters.kind != STAR
+    assert faint.tolist() == ((snr < 40) & galaxy).tolist()
+    assert (parameters.prior_precision[:, LOG_N, LOG_N] > 0).tolist() == (
+        faint & (parameters.kind == 3)
+    ).tolist()
+    assert not parameters.prior_precision[:, :2, :2].any()
+    assert not add_weak_priors(parameters, snr, NO_PRIORS).any()
+
+
+def test_radius_is_bounded_by_the_patch():
+    problem, _ = scenes.random_problem(6, 2, 90, 1)
+    parameters = build_parameters(problem.sources, 90, 200, None, EngineOptions())
+    galaxy = parameters.kind != STAR
+    np.testing.assert_allclose(np.exp(parameters.upper[galaxy, 2]), 100)
+    np.testing.assert_allclose(np.exp(parameters.lower[galaxy, 2]), 0.1)
+    assert np.isinf(parameters.upper[:, :2]).all()
+    large = replace(problem.sources, re=np.full(6, 700.0))
+    np.testing.assert_allclose(
+        np.exp(build_parameters(large, 90, 200, None, EngineOptions()).upper[galaxy, 2]), 1000
+    )

@@ -1,0 +1,210 @@
+"""Kernels of variable projection: fluxes and sky of every band, and the reduced normal equations.
+
+In a band, let A be the normal matrix of the unit-flux models and the sky (plus flux priors), C that of models with
+flux-weighted derivatives. Fluxes and sky are ``A^-1 b`` at any value of the shared parameters, and the Hessian of
+what is left is ``f f J^T J - C^T A^-1 C`` (Kaufman 1975; Golub & Pereyra 2003, Inverse Problems 19, R1). With
+A = L L^T the second term is ``Y^T Y``, ``Y = L^-1 C``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tract7dt.fit._jit import kernel
+from tract7dt.fit.gram import gram
+from tract7dt.fit.residuals import project, residual
+
+# Relative ridge on A: float32 dot products are good to 1e-7, so two models on one spot are singular without it.
+RIDGE = 3e-7
+
+
+@kernel
+def cholesky(a: Any) -> None:
+    """Lower Cholesky factor in place (the upper triangle is cleared); tiny pivots are raised to ``RIDGE``."""
+    n = a.shape[0]
+    for i in range(n):
+        row_i = a[i]
+        for j in range(i):
+            row_j = a[j]
+            t = 0.0
+            for k in range(j):
+                t += row_i[k] * row_j[k]
+            row_i[j] = (row_i[j] - t) / row_j[j]
+        t = 0.0
+        for k in range(i):
+            t += row_i[k] * row_i[k]
+        row_i[i] = np.sqrt(max(row_i[i] - t, RIDGE))
+        for k in range(i + 1, n):
+            row_i[k] = 0.0
+
+
+@kernel
+def solve_bands(
+    data: Any,
+    sqrt_w: Any,
+    buffer: Any,
+    offset: Any,
+    box: Any,
+    n_images: Any,
+    first: Any,
+    flux_columns: Any,
+    live: Any,
+    changed: Any,
+    prior_mean: Any,
+    prior_precision: Any,
+    weight_sum: Any,
+    data_sum: Any,
+    matrix_before: Any,
+    rhs_before: Any,
+    matrix: Any,
+    rhs: Any,
+    factor: Any,
+    scale: Any,
+    flux: Any,
+    sky: Any,
+    chi2: Any,
+    residuals: Any,
+    projection: Any,
+) -> None:
+    """Normal matrices, best fluxes and sky, residuals and their projections, band by band.
+
+    Parameters
+    ----------
+    data, sqrt_w : ndarray, float32 (nband, ny, nx)
+    buffer, offset, box, n_images, first
+        Whitened images (:mod:`tract7dt.fit.gram`).
+    flux_columns : ndarray, int64 (S + 1,)
+    live : ndarray, bool (nband, S)
+    changed : ndarray, bool (S,)
+    prior_mean, prior_precision : ndarray, float64 (nband, S)
+        Flux priors.
+    weight_sum, data_sum : ndarray, float64 (nband,)
+    matrix_before, rhs_before, matrix, rhs : ndarray, float64 (nband, N, N), (nband, N)
+        Normal equations before and after the change.
+    factor : ndarray, float64 (nband, S + 1, S + 1)
+        Filled with L of the scaled A.
+    scale : ndarray, float64 (nband, S + 1)
+        Filled with ``diag(A)**-1/2``; 0 for a source that is not live and for the sky of an empty band.
+    flux : ndarray, float64 (nband, S)
+    sky, chi2 : ndarray, float64 (nband,)
+    residuals : ndarray, float32 (nband, ny, nx)
+    projection : ndarray, float64 (nband, N)
+        Filled: dot products of all images with the residual.
+    """
+    n_bands, n = flux.shape
+    last = matrix.shape[1] - 1
+    solution = np.empty(n + 1)
+    everything = changed.all()
+    for b in range(n_bands):
+        if everything:
+            matrix[b] = 0.0
+        else:
+            matrix[b] = matrix_before[b]
+            rhs[b] = rhs_before[b]
+        gram(buffer[b], offset, box, n_images, first, live[b], changed, data[b], sqrt_w[b], matrix[b], rhs[b])
+        matrix[b, last, last] = weight_sum[b]
+        rhs[b, last] = data_sum[b]
+        a, sc = factor[b], scale[b]
+        for i in range(n + 1):
+            d = matrix[b, flux_columns[i], flux_columns[i]]
+            if i < n:
+                d += prior_precision[b, i]
+            usable = d > 0 and (i == n or live[b, i])
+            sc[i] = 1 / np.sqrt(d) if usable else 0.0
+            solution[i] = rhs[b, flux_columns[i]]
+            if i < n:
+                solution[i] += prior_precision[b, i] * prior_mean[b, i]
+            solution[i] *= sc[i]
+        for i in range(n + 1):
+            for j in range(i):
+                a[i, j] = matrix[b, flux_columns[i], flux_columns[j]] * sc[i] * sc[j]
+            a[i, i] = 1.0 + RIDGE
+        cholesky(a)
+        for i in range(n + 1):
+            t = solution[i]
+            for k in range(i):
+                t -= a[i, k] * solution[k]
+            solution[i] = t / a[i, i]
+        for i in range(n, -1, -1):
+            solution[i] /= a[i, i]
+            for k in range(i):
+                solution[k] -= a[i, k] * solution[i]
+        for i in range(n):
+            flux[b, i] = solution[i] * sc[i]
+        sky[b] = solution[n] * sc[n]
+        chi2[b] = residual(buffer[b], offset, box, flux[b], sky[b], data[b], sqrt_w[b], residuals[b])
+        project(buffer[b], offset, box, n_images, first, live[b], residuals[b], projection[b])
+
+
+@kernel
+def reduce_bands(
+    matrix: Any,
+    factor: Any,
+    scale: Any,
+    flux: Any,
+    projection: Any,
+    owner: Any,
+    flux_columns: Any,
+    theta_columns: Any,
+    newton: Any,
+    gradient: Any,
+    direct: Any,
+    eliminated: Any,
+) -> None:
+    """Gradient and the two parts of the reduced Hessian, ``direct - eliminated^T eliminated``.
+
+    Parameters
+    ----------
+    matrix, factor, scale, flux, projection
+        From :func:`solve_bands`.
+    owner : ndarray, int64 (nT,)
+        Source of each shared parameter.
+    flux_columns, theta_columns : ndarray, int64 (S + 1,), (nT,)
+    newton : ndarray, bool (S,)
+        Sources whose C includes ``-<dT, r>``, the second derivative by own flux and parameter.
+    gradient : ndarray, float64 (nT,)
+        Filled: of the log-likelihood.
+    direct : ndarray, float64 (nT, nT)
+        Filled: ``sum_b f f J^T J``.
+    eliminated : ndarray, float64 (nband * (S + 1), nT)
+        Filled: Y of all bands, one below the other.
+    """
+    n_bands, n = flux.shape
+    n_theta = owner.shape[0]
+    f = np.empty(n_theta)
+    direct[:, :] = 0.0
+    gradient[:] = 0.0
+    for b in range(n_bands):
+        for t in range(n_theta):
+            f[t] = flux[b, owner[t]]
+            gradient[t] += f[t] * projection[b, theta_columns[t]]
+        for i in range(n_theta):
+            row, to, fi = matrix[b, theta_columns[i]], direct[i], f[i]
+            for j in range(i + 1):
+                to[j] += row[theta_columns[j]] * fi * f[j]
+        y = eliminated[b * (n + 1) : (b + 1) * (n + 1)]
+        for a in range(n + 1):
+            row, to, sc = matrix[b, flux_columns[a]], y[a], scale[b, a]
+            for t in range(n_theta):
+                to[t] = row[theta_columns[t]] * f[t] * sc
+        for t in range(n_theta):
+            s = owner[t]
+            if newton[s]:
+                y[s, t] -= projection[b, theta_columns[t]] * scale[b, s]
+        low = factor[b]
+        for a in range(n + 1):
+            to = y[a]
+            for k in range(a):
+                w = low[a, k]
+                if w != 0.0:
+                    above = y[k]
+                    for t in range(n_theta):
+                        to[t] -= w * above[t]
+            w = 1 / low[a, a]
+            for t in range(n_theta):
+                to[t] *= w
+    for i in range(n_theta):
+        for j in range(i):
+            direct[j, i] = direct[i, j]

@@ -1,0 +1,107 @@
+"""What the engine can be told: the part of the settings it reads, and its own fixed numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+class FitSettings(Protocol):
+    """The ``patch_run`` settings that a fit reads; any object with these attributes will do."""
+
+    @property
+    def engine(self) -> str:
+        """``native`` or ``tractor``."""
+
+    @property
+    def n_opt_iters(self) -> int:
+        """Iterations of each stage."""
+
+    @property
+    def dlnp_stop(self) -> float:
+        """Gain in log-posterior below which a source counts as converged; 1e-3 at least is used."""
+
+    @property
+    def pos_max_shift_pix(self) -> float | None:
+        """Half-width of the position box, pix; None: no box."""
+
+    @property
+    def enable_staged_fit(self) -> bool:
+        """Positions held, then positions alone, then all."""
+
+    @property
+    def enable_multi_band_simultaneous_fitting(self) -> bool:
+        """All bands share positions and shapes; otherwise each band is fitted alone."""
+
+    @property
+    def flag_maxiter_margin(self) -> int:
+        """A source that did not converge counts as out of iterations this many before the last."""
+
+    @property
+    def eps_flux(self) -> float:
+        """Smallest starting flux, scaled counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Numbers of the native engine that are no user's business, in one place.
+
+    Attributes
+    ----------
+    profiles : {"sersic", "mixture"}
+        EXP and DEV as true Sersic profiles (n = 1, 4; the total is the flux within 8 Re), or as the
+        Gaussian mixtures of Hogg & Lang (2013), for comparison with The Tractor.
+    stamp_threshold : float
+        A source's stamp reaches to where its model drops below this many sigma of a pixel, in every band.
+    freeze : float
+        A source that a Newton step would improve by less than this is not moved (nor rendered again).
+    min_tolerance : float
+        Smallest tolerance of convergence, in log-posterior.
+    early_tolerance : float
+        Expected gain of a source at which the first two stages of a staged fit leave it: they only prepare
+        the third.
+    early_enough : float
+        They also end after an iteration that brought less than this share of the stage's whole gain.
+    reset_shape_pix : float
+        A source that moved farther than this in the second stage starts the third with its original shape.
+    newton_below : float
+        Expected gain below which a source's exact curvature replaces the Gauss-Newton one.
+    weak_priors : bool
+        Give log re, ee1, ee2 and ln n of a galaxy weak Gaussian priors where its total S/N is below
+        ``weak_prior_snr``. Otherwise a faint free-n Sersic runs to the largest n and re, where it stands in
+        for the sky, and a faint, hardly resolved galaxy becomes a needle. Such sources carry the issue
+        ``weak_prior``.
+    weak_prior_snr : float
+    weak_prior_log_re, weak_prior_ee, weak_prior_log_n : float
+        One sigma of these priors; their means are the start values.
+    re_min, re_max : float
+        Box of re, pix.
+    re_max_of_patch : float
+        Largest re as a share of the patch's longer side (or twice the start value, if that is more).
+    ee_max : float
+        Box of the softened ellipticity components.
+    outside_pix : float
+        A source this far off the patch, or farther, keeps its position and shape: only its flux is fitted.
+    bound_tolerance : float
+        A parameter nearer to its bound than this, in units of its trust step, counts as stalled there.
+    """
+
+    profiles: Literal["sersic", "mixture"] = "sersic"
+    stamp_threshold: float = 0.01
+    freeze: float = 2e-5
+    min_tolerance: float = 1e-3
+    early_tolerance: float = 1.0
+    early_enough: float = 0.3
+    reset_shape_pix: float = 0.2
+    newton_below: float = 3.0
+    weak_priors: bool = True
+    weak_prior_snr: float = 40.0
+    weak_prior_log_re: float = 0.7
+    weak_prior_ee: float = 1.0
+    weak_prior_log_n: float = 0.5
+    re_min: float = 0.1
+    re_max: float = 1000.0
+    re_max_of_patch: float = 0.5
+    ee_max: float = 100.0
+    outside_pix: float = 1.0
+    bound_tolerance: float = 1e-6

@@ -1,0 +1,230 @@
+"""The free parameters of a patch: start values, box bounds, priors, and which are free in a stage.
+
+A source has up to six shared parameters, always in the order of ``NAMES``; fluxes and skies are linear and
+follow from them. The Sersic index moves as its logarithm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tract7dt.fit.options import EngineOptions
+from tract7dt.fit.profiles import N_MAX, N_MIN
+from tract7dt.fit.shapes import soft_covariance, soft_from_shape
+from tract7dt.types import ModelKind, ModelSources
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+#: Parameters of a source, as they are named in bound flags.
+NAMES = ("pos.x", "pos.y", "shape.logre", "shape.ee1", "shape.ee2", "sersicindex")
+N_SHARED = 6
+LOG_RE, EE1, EE2, LOG_N = 2, 3, 4, 5
+
+
+@dataclass
+class Parameters:
+    """Start, bounds and priors of the shared parameters of ``S`` sources.
+
+    Attributes
+    ----------
+    kind : ndarray, int64 (S,)
+    start, lower, upper, prior_mean : ndarray, float64 (S, 6)
+    prior_precision : ndarray, float64 (S, 6, 6)
+        Inverse covariance of the Gaussian prior, 0 where there is none.
+    flux_prior_mean, flux_prior_precision : ndarray, float64 (nband, S)
+    held : ndarray, bool (S,)
+        Sources whose shared parameters stay at the start.
+    """
+
+    kind: I8
+    start: F8
+    lower: F8
+    upper: F8
+    prior_mean: F8
+    prior_precision: F8
+    flux_prior_mean: F8
+    flux_prior_precision: F8
+    held: Bool
+
+    def has(self) -> Bool:
+        """Which parameters a source's kind has: bool (S, 6)."""
+        galaxy = (self.kind != ModelKind.STAR)[:, None]
+        index = (self.kind == ModelKind.SERSIC)[:, None]
+        yes = np.ones_like(galaxy)
+        return np.concatenate([yes, yes, galaxy, galaxy, galaxy, index], axis=1)
+
+
+def usable_start(sources: ModelSources) -> Bool:
+    """Sources with a finite position and, for galaxies, a finite shape and index."""
+    ok = np.isfinite(sources.x) & np.isfinite(sources.y)
+    with np.errstate(invalid="ignore"):
+        shape = np.isfinite(sources.re) & (sources.re > 0) & np.isfinite(sources.theta)
+        shape &= np.isfinite(sources.ell) & (sources.ell < 1)
+        index = np.isfinite(sources.sersic_n) & (sources.sersic_n > 0)
+    kind = np.asarray(sources.kind)
+    return ok & ((kind == ModelKind.STAR) | shape) & ((kind != ModelKind.SERSIC) | index)
+
+
+def largest_re(sources_re: F8, ny: int, nx: int, options: EngineOptions) -> F8:
+    """Upper bound of re of each source, pix: a profile wider than the patch cannot be told from the sky."""
+    of_patch = np.maximum(options.re_max_of_patch * max(ny, nx), 2 * sources_re)
+    return np.clip(of_patch, 10 * options.re_min, options.re_max)
+
+
+def build_parameters(
+    sources: ModelSources, ny: int, nx: int, pos_max_shift_pix: float | None, options: EngineOptions
+) -> Parameters:
+    """Parameters of sources whose start is usable (:func:`usable_start`).
+
+    Parameters
+    ----------
+    sources : ModelSources
+    ny, nx : int
+        Shape of the patch.
+    pos_max_shift_pix : float or None
+        Half-width of the position box.
+    options : EngineOptions
+    """
+    n = len(sources)
+    kind = np.asarray(sources.kind, np.int64)
+    star = kind == ModelKind.STAR
+    re = np.where(star, 1.0, sources.re)
+    ell, theta = np.where(star, 0.0, sources.ell), np.where(star, 0.0, sources.theta)
+    log_re, ee1, ee2 = soft_from_shape(re, np.maximum(ell, 0.0), theta)
+    index = np.where(kind == ModelKind.SERSIC, sources.sersic_n, 1.0)
+    start = np.stack([sources.x, sources.y, log_re, ee1, ee2, np.log(index)], axis=1)
+    lower, upper = np.empty((n, N_SHARED)), np.empty((n, N_SHARED))
+    shift = np.inf if pos_max_shift_pix is None else float(pos_max_shift_pix)
+    lower[:, :2], upper[:, :2] = start[:, :2] - shift, start[:, :2] + shift
+    lower[:, LOG_RE] = np.log(options.re_min)
+    upper[:, LOG_RE] = np.log(largest_re(re, ny, nx, options))
+    lower[:, EE1:LOG_N], upper[:, EE1:LOG_N] = -options.ee_max, options.ee_max
+    lower[:, LOG_N], upper[:, LOG_N] = np.log(N_MIN), np.log(N_MAX)
+    start = np.clip(start, lower, upper)
+    flux_precision = _precision(sources.flux_err)
+    flux_mean = np.where(np.isfinite(sources.flux), sources.flux, 0.0)
+    far = options.outside_pix + 0.5
+    held = (
+        (start[:, 0] < -far)
+        | (start[:, 0] > nx - 1 + far)
+        | (start[:, 1] < -far)
+        | (start[:, 1] > ny - 1 + far)
+    )
+    return Parameters(
+        kind=kind,
+        start=start,
+        lower=lower,
+        upper=upper,
+        prior_mean=start.copy(),
+        prior_precision=_shared_precision(sources, start, star),
+        flux_prior_mean=flux_mean,
+        flux_prior_precision=np.where(np.isfinite(sources.flux), flux_precision, 0.0),
+        held=held,
+    )
+
+
+def _precision(error: F8) -> F8:
+    """1 / error**2, 0 where the error is no positive finite number."""
+    error = np.asarray(error, float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isfinite(error) & (error > 0), error**-2.0, 0.0)
+
+
+def _shared_precision(sources: ModelSources, start: F8, star: Bool) -> F8:
+    """Inverse covariances of the priors on position, log re and (ee1, ee2), float64 (S, 6, 6)."""
+    n = len(sources)
+    precision = np.zeros((n, N_SHARED, N_SHARED))
+    precision[:, 0, 0] = precision[:, 1, 1] = _precision(sources.pos_err)
+    precision[:, LOG_RE, LOG_RE] = np.where(star, 0.0, _precision(sources.re_err / np.exp(start[:, LOG_RE])))
+    both = (_precision(sources.ell_err) > 0) & (_precision(sources.theta_err) > 0) & ~star
+    for s in np.flatnonzero(both):
+        covariance = soft_covariance(
+            float(sources.ell[s]),
+            float(sources.theta[s]),
+            float(sources.ell_err[s]),
+            float(sources.theta_err[s]),
+        )
+        # a floor keeps the inverse finite where the two errors differ by many orders
+        precision[s, EE1:LOG_N, EE1:LOG_N] = np.linalg.inv(covariance + 1e-12 * np.eye(2))
+    return precision
+
+
+def add_weak_priors(parameters: Parameters, total_snr: F8, options: EngineOptions) -> Bool:
+    """Add the weak priors on shape and index to galaxies of low total S/N; returns which got them.
+
+    The widths around the start (a factor 2 in re, for one) are next to nothing where the data know the shape,
+    and enough to keep a faint source from turning into sky or into a needle.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        Changed in place.
+    total_snr : ndarray, float64 (S,)
+        Signal to noise over all bands at the start.
+    options : EngineOptions
+    """
+    if not options.weak_priors:
+        return np.zeros(len(total_snr), bool)
+    faint = (total_snr < options.weak_prior_snr) & (parameters.kind != ModelKind.STAR) & ~parameters.held
+    parameters.prior_precision[faint, LOG_RE, LOG_RE] += options.weak_prior_log_re**-2
+    for component in (EE1, EE2):
+        parameters.prior_precision[faint, component, component] += options.weak_prior_ee**-2
+    free_n = faint & (parameters.kind == ModelKind.SERSIC)
+    parameters.prior_precision[free_n, LOG_N, LOG_N] += options.weak_prior_log_n**-2
+    return faint
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which parameters are free in a stage and where they stand.
+
+    Attributes
+    ----------
+    pos, shape : bool
+        Whether positions, and shapes and indices, are free.
+    owner, column : ndarray, int64 (nT,)
+        Source and place in ``NAMES`` of every free parameter.
+    n_images, first : ndarray, int64 (S,)
+        Images of a source (model and derivatives) and the first of its columns in the normal matrix.
+    flux_columns : ndarray, int64 (S + 1,)
+        Columns of the models, and of the sky (the last).
+    theta_columns : ndarray, int64 (nT,)
+        Columns of the derivatives.
+    """
+
+    pos: bool
+    shape: bool
+    owner: I8
+    column: I8
+    n_images: I8
+    first: I8
+    flux_columns: I8
+    theta_columns: I8
+
+
+def build_layout(parameters: Parameters, pos: bool, shape: bool) -> Layout:
+    """Layout of a stage in which positions and/or shapes are free."""
+    free = parameters.has() & ~parameters.held[:, None]
+    free[:, :2] &= pos
+    free[:, 2:] &= shape
+    n_images = 1 + free.sum(axis=1).astype(np.int64)
+    first = np.concatenate([[0], np.cumsum(n_images)[:-1]]).astype(np.int64)
+    if len(n_images) == 0:
+        first = np.zeros(0, np.int64)
+    owner, column = (index.astype(np.int64) for index in np.nonzero(free))
+    rank = (np.cumsum(free, axis=1) - 1)[owner, column] if len(owner) else np.zeros(0, np.int64)
+    return Layout(
+        pos=pos,
+        shape=shape,
+        owner=owner,
+        column=column,
+        n_images=n_images,
+        first=first,
+        flux_columns=np.append(first, n_images.sum()).astype(np.int64),
+        theta_columns=(first[owner] + 1 + rank).astype(np.int64),
+    )

@@ -1,0 +1,126 @@
+"""The pixels and PSFs of a patch as the kernels want them: whitened, finite, float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from tract7dt.errors import PatchError
+from tract7dt.types import PatchProblem
+
+F4 = NDArray[np.float32]
+F8 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+def check_problem(problem: PatchProblem) -> None:
+    """Raise PatchError with everything that is wrong with the arrays of a problem."""
+    n_bands, n = len(problem.bands), len(problem.sources)
+    wrong: list[str] = []
+    shape = np.shape(problem.data)
+    if len(shape) != 3 or shape[0] != n_bands or 0 in shape[1:]:
+        wrong.append(f"data: expected shape ({n_bands}, ny, nx), found {shape}")
+    if np.shape(problem.weight) != shape:
+        wrong.append(f"weight: expected the shape of data {shape}, found {np.shape(problem.weight)}")
+    elif not np.all(np.isfinite(problem.weight)) or np.any(np.asarray(problem.weight) < 0):
+        wrong.append("weight: expected finite values >= 0")
+    for name in ("sky_sigma", "gain"):
+        values = np.asarray(getattr(problem, name), float)
+        if values.shape != (n_bands,) or not np.all(np.isfinite(values) & (values > 0)):
+            wrong.append(f"{name}: expected {n_bands} positive numbers, found {values}")
+    stamps = [("psf", problem.psf)]
+    if problem.psf_extended is not None:
+        stamps.append(("psf_extended", problem.psf_extended))
+    for name, psfs in stamps:
+        if len(psfs) != n_bands:
+            wrong.append(f"{name}: expected {n_bands} stamps, found {len(psfs)}")
+        wrong += [fault for band, psf in zip(problem.bands, psfs) if (fault := _psf_fault(name, band, psf))]
+    for name in ("flux", "flux_err"):
+        found = np.shape(getattr(problem.sources, name))
+        if found != (n_bands, n):
+            wrong.append(f"sources.{name}: expected shape {(n_bands, n)}, found {found}")
+    if wrong:
+        raise PatchError(f"patch {problem.tag}: {'; '.join(wrong)}")
+
+
+def _psf_fault(name: str, band: str, psf: F8) -> str:
+    """What is wrong with a PSF stamp, or ""."""
+    psf = np.asarray(psf)
+    where = f"{name} of band {band}"
+    if psf.ndim != 2 or psf.shape[0] != psf.shape[1] or psf.shape[0] % 2 == 0:
+        return f"{where}: expected a square stamp with an odd side, found shape {psf.shape}"
+    if not np.all(np.isfinite(psf)):
+        return f"{where}: the stamp holds values that are not finite"
+    if abs(float(psf.sum(dtype=np.float64)) - 1) > 0.01:
+        return f"{where}: expected unit sum (within 0.01), found {float(psf.sum(dtype=np.float64)):.4g}"
+    return ""
+
+
+class Scene:
+    """Whitened pixels, PSF transforms and a few sums of one patch.
+
+    Parameters
+    ----------
+    data, weight : ndarray, float32 (nband, ny, nx)
+        Pixels count where the weight is positive and the data finite.
+    psf, psf_extended : sequence of ndarray (k, k)
+        Stamps for point sources and for galaxies; the same object where there is no difference.
+
+    Attributes
+    ----------
+    data, sqrt_w : ndarray, float32 (nband, ny, nx)
+        Data times sqrt(weight), and sqrt(weight); both 0 where a pixel is not used.
+    typical_sqrt_w : ndarray, float64 (nband,)
+        Median of sqrt(weight) over used pixels; 0 in a band without any.
+    weight_sum, data_sum : ndarray, float64 (nband,)
+        Sums of weight, and of weight times data.
+    """
+
+    def __init__(
+        self, data: F4, weight: F4, psf: tuple[F8, ...], psf_extended: tuple[F8, ...] | None
+    ) -> None:
+        good = np.isfinite(data) & (weight > 0)
+        self.sqrt_w: F4 = np.sqrt(np.where(good, weight, 0), dtype=np.float32)
+        self.data: F4 = np.where(good, data, 0).astype(np.float32) * self.sqrt_w
+        self.n_bands, self.ny, self.nx = self.data.shape
+        self.typical_sqrt_w: F8 = np.array(
+            [np.median(q[q > 0]) if (q > 0).any() else 0.0 for q in self.sqrt_w]
+        )
+        self.weight_sum: F8 = np.array([np.sum(q.astype(float) ** 2) for q in self.sqrt_w])
+        self.data_sum: F8 = np.array([np.sum(q.astype(float) * d) for q, d in zip(self.sqrt_w, self.data)])
+        self._psfs = (psf, psf if psf_extended is None else psf_extended)
+        self._same_psf = psf_extended is None
+        self._transforms: dict[tuple[int, bool], F4] = {}
+
+    def psf_radius(self, extended: bool) -> int:
+        """Half the side of the largest stamp."""
+        return max(np.shape(psf)[0] // 2 for psf in self._psfs[extended])
+
+    def psf_transform(self, size: int, extended: bool) -> F4:
+        """Transform of the PSF stamps centred on pixel ``size // 2``, cropped where the stamp is larger.
+
+        Parameters
+        ----------
+        size : int
+            Side of the stamp.
+        extended : bool
+            Stamps for galaxies.
+
+        Returns
+        -------
+        ndarray, float32 (nband, size, size // 2 + 1, 2)
+            Real and imaginary parts.
+        """
+        key = (size, extended and not self._same_psf)
+        if key not in self._transforms:
+            stamps = np.zeros((self.n_bands, size, size))
+            middle = size // 2
+            for stamp, psf in zip(stamps, self._psfs[extended]):
+                half = np.shape(psf)[0] // 2
+                lo, hi = max(0, middle - half), min(size, middle + half + 1)
+                part = slice(lo - middle + half, hi - middle + half)
+                stamp[lo:hi, lo:hi] = psf[part, part]
+            transform = scipy.fft.rfft2(stamps).astype(np.complex64)
+            self._transforms[key] = transform.view(np.float32).reshape(self.n_bands, size, size // 2 + 1, 2)
+        return self._transforms[key]

@@ -1,0 +1,270 @@
+"""Fit of one set of bands that share positions and shapes: liveness, weak priors, stages, errors, measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tract7dt.fit.errors import covariances, relative_variance
+from tract7dt.fit.evaluate import Evaluator, Point
+from tract7dt.fit.measure import measure
+from tract7dt.fit.optimise import TRUST, Maximum, Optimiser
+from tract7dt.fit.options import EngineOptions, FitSettings
+from tract7dt.fit.parameters import (
+    NAMES,
+    Parameters,
+    add_weak_priors,
+    build_layout,
+    build_parameters,
+    usable_start,
+)
+from tract7dt.fit.scene import Scene
+from tract7dt.types import ModelSources, PatchProblem
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+# A source is not fitted in a band where less than this share of its light falls on good pixels and its start
+# flux would not be seen there either (S/N below 1).
+_LEAST_LIGHT = 1e-3
+
+
+@dataclass
+class SetFit:
+    """Result of one set of bands, every source of the problem in its order; NaN where there is nothing.
+
+    Attributes
+    ----------
+    theta : ndarray, float64 (n, 6)
+        x, y, log re, ee1, ee2, ln n.
+    covariance : ndarray, float64 (n, 6, 6)
+    flux, flux_err, chi2, frac_masked, frac_flux : ndarray, float64 (nband, n)
+    sky, sky_err : ndarray, float64 (nband,)
+    converged, hit_max_iters, stalled : ndarray, bool (n,)
+    niter : ndarray, int64 (n,)
+        Iterations of the last stage in which the source was moved.
+    last_dlnp : ndarray, float64 (n,)
+    bound, issues : list of str
+    lnp : float
+    stages : list of mapping
+    status : str
+    """
+
+    theta: F8
+    covariance: F8
+    flux: F8
+    flux_err: F8
+    chi2: F8
+    frac_masked: F8
+    frac_flux: F8
+    sky: F8
+    sky_err: F8
+    converged: Bool
+    hit_max_iters: Bool
+    stalled: Bool
+    niter: I8
+    last_dlnp: F8
+    bound: list[str]
+    issues: list[str]
+    lnp: float
+    stages: list[Mapping[str, Any]]
+    status: str
+
+
+def empty_fit(n_bands: int, n: int) -> SetFit:
+    """A result in which nothing was fitted."""
+
+    def nans(*shape: int) -> F8:
+        return np.full(shape, np.nan)
+
+    return SetFit(
+        theta=nans(n, 6),
+        covariance=nans(n, 6, 6),
+        flux=nans(n_bands, n),
+        flux_err=nans(n_bands, n),
+        chi2=nans(n_bands, n),
+        frac_masked=nans(n_bands, n),
+        frac_flux=nans(n_bands, n),
+        sky=nans(n_bands),
+        sky_err=nans(n_bands),
+        converged=np.zeros(n, bool),
+        hit_max_iters=np.zeros(n, bool),
+        stalled=np.zeros(n, bool),
+        niter=np.zeros(n, np.int64),
+        last_dlnp=nans(n),
+        bound=[""] * n,
+        issues=[""] * n,
+        lnp=np.nan,
+        stages=[],
+        status="empty",
+    )
+
+
+def select_sources(sources: ModelSources, keep: Bool) -> ModelSources:
+    """The sources for which ``keep`` is true."""
+    return replace(
+        sources, **{name: np.asarray(getattr(sources, name))[..., keep] for name in ModelSources.__slots__}
+    )
+
+
+def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions) -> SetFit:
+    """Fit bands that share positions and shapes (all bands of the problem)."""
+    n_bands, n = len(problem.bands), len(problem.sources)
+    out = empty_fit(n_bands, n)
+    scene = Scene(problem.data, problem.weight, problem.psf, problem.psf_extended)
+    usable = usable_start(problem.sources)
+    out.issues = ["" if ok else "no_start_values" for ok in usable]
+    if not (scene.weight_sum > 0).any():
+        out.issues = [issue or "no_good_pixel" for issue in out.issues]
+        return out
+    sources = select_sources(problem.sources, usable)
+    parameters = build_parameters(sources, scene.ny, scene.nx, settings.pos_max_shift_pix, options)
+    evaluator = Evaluator(scene, parameters, options, sources.flux)
+    start = evaluator.start_stage(build_layout(parameters, False, False), parameters.start)
+    if _drop_invisible(evaluator, start, sources):
+        start = evaluator.start_stage(build_layout(parameters, False, False), parameters.start)
+    weak = add_weak_priors(parameters, _total_snr(start, evaluator.live), options)
+    weak &= evaluator.live.any(axis=0)
+    maximum = _run_stages(evaluator, settings, options, out)
+    _fill(out, np.flatnonzero(usable), problem, evaluator, maximum, settings, options)
+    for i, is_weak in zip(np.flatnonzero(usable), weak):
+        if is_weak:
+            out.issues[i] = ",".join(filter(None, [out.issues[i], "weak_prior"]))
+    out.status = "empty" if n == 0 or not evaluator.live.any() else maximum.status
+    return out
+
+
+def _total_snr(point: Point, live: Bool) -> F8:
+    """Signal to noise of every source over all bands, with the fluxes of a point (negative ones count as 0)."""
+    per_band = np.zeros(live.shape)
+    scale = point.scale[:, :-1]
+    np.divide(np.maximum(point.flux, 0), scale, out=per_band, where=live & (scale > 0))
+    snr: F8 = np.sqrt((per_band**2).sum(axis=0))
+    return snr
+
+
+def _drop_invisible(evaluator: Evaluator, start: Point, sources: ModelSources) -> bool:
+    """Mark the bands in which a source has no light on good pixels as not live; True if there are any."""
+    before = int(evaluator.live.sum())
+    scene = evaluator.scene
+    for b, s in zip(*np.nonzero(evaluator.live)):
+        x0, x1, y0, y1 = start.stamps.box[s]
+        model = evaluator.images(start, int(b), int(s))[0]
+        q = scene.sqrt_w[b, y0:y1, x0:x1]
+        good = q > 0
+        light = float(np.sum(model[good] / q[good]))
+        power = float(np.sum(model.astype(float) ** 2))
+        seen = power * float(np.nan_to_num(sources.flux[b, s])) ** 2
+        if power <= 0 or (light < _LEAST_LIGHT and not seen > 1.0):
+            evaluator.live[b, s] = False
+    return int(evaluator.live.sum()) < before
+
+
+def _run_stages(evaluator: Evaluator, settings: FitSettings, options: EngineOptions, out: SetFit) -> Maximum:
+    """Run the stages of the settings; the summaries go into ``out.stages``."""
+    tolerance = max(settings.dlnp_stop, options.min_tolerance)
+    parameters = evaluator.parameters
+    early, freeze = (
+        max(options.early_tolerance, tolerance),
+        options.freeze * tolerance / options.min_tolerance,
+    )
+    enough = options.early_enough
+    plan = [("all", True, True, tolerance, freeze, 0.0)]
+    if settings.enable_staged_fit:
+        plan = [
+            ("positions_held", False, True, early, early, enough),
+            ("positions_only", True, False, early, early, enough),
+            *plan,
+        ]
+    theta = parameters.start.copy()
+    for name, pos, shape, stop, still, share in plan:
+        layout = build_layout(parameters, pos, shape)
+        maximum = Optimiser(evaluator, layout, theta).maximise(
+            int(settings.n_opt_iters), stop, still, share, settle=name == "all"
+        )
+        theta = maximum.point.theta
+        if name == "positions_only":
+            # a shape that was fitted at a wrong position has grown towards the right one, and would keep it
+            # from there
+            moved = np.hypot(*(theta - parameters.start)[:, :2].T) > options.reset_shape_pix
+            theta = np.where(moved[:, None] & (np.arange(theta.shape[1]) > 1), parameters.start, theta)
+        done = maximum.converged(stop)
+        out.stages.append(
+            {
+                "name": name,
+                "niter": maximum.iterations,
+                "converged": maximum.status == "converged",
+                "status": maximum.status,
+                "n_converged": int(done.sum()),
+                "n_sources": len(done),
+                "lnp": maximum.point.lnp,
+            }
+        )
+    return maximum
+
+
+def _fill(
+    out: SetFit,
+    place: I8,
+    problem: PatchProblem,
+    evaluator: Evaluator,
+    maximum: Maximum,
+    settings: FitSettings,
+    options: EngineOptions,
+) -> None:
+    """Write the maximum into the result; ``place`` are the usable sources."""
+    point, parameters = maximum.point, evaluator.parameters
+    seen: Bool = np.asarray(evaluator.live.any(axis=0), bool)
+    free = parameters.has() & (seen & ~parameters.held)[:, None]
+    below, above = at_bounds(point.theta, parameters, free, options)
+    variance = relative_variance(evaluator, point, np.asarray(problem.sky_sigma), np.asarray(problem.gain))
+    chi2, masked, shared = measure(evaluator, point, variance)
+    errors = covariances(evaluator, point, variance, below | above)
+    out.theta[place] = np.where(parameters.has() & seen[:, None], point.theta, np.nan)
+    out.covariance[place] = np.where(seen[:, None, None], errors.shared, np.nan)
+    out.flux[:, place] = np.where(evaluator.live, point.flux, np.nan)
+    out.flux_err[:, place] = errors.flux_err
+    out.chi2[:, place], out.frac_masked[:, place], out.frac_flux[:, place] = chi2, masked, shared
+    alive = evaluator.scene.weight_sum > 0
+    out.sky[:] = np.where(alive, point.sky, np.nan)
+    out.sky_err[:] = errors.sky_err
+    tolerance = max(settings.dlnp_stop, options.min_tolerance)
+    done = maximum.converged(tolerance)
+    spent = maximum.iterations >= max(1, settings.n_opt_iters - max(0, settings.flag_maxiter_margin))
+    out.converged[place] = done & seen
+    out.hit_max_iters[place] = ~done & seen & spent
+    out.stalled[place] = ~done & seen & ~spent
+    out.niter[place] = maximum.moved
+    out.last_dlnp[place] = np.where(seen, maximum.last_gain, np.nan)
+    out.lnp = point.lnp
+    for k, i in enumerate(place):
+        flags = [
+            f"{name}@upper" if up else f"{name}@lower"
+            for name, lo, up in zip(NAMES, below[k], above[k])
+            if lo or up
+        ]
+        out.bound[i] = ",".join(flags)
+        out.issues[i] = _issue(problem.bands, evaluator.live[:, k], bool(parameters.held[k] and seen[k]))
+
+
+def at_bounds(theta: F8, parameters: Parameters, free: Bool, options: EngineOptions) -> tuple[Bool, Bool]:
+    """Which free parameters stand at their lower and upper bound, bool (S, 6) each."""
+    slack = options.bound_tolerance * TRUST
+    below: Bool = np.logical_and(free, theta <= parameters.lower + slack)
+    above: Bool = np.logical_and(free, theta >= parameters.upper - slack)
+    return below, above
+
+
+def _issue(bands: tuple[str, ...], live: Bool, held: bool) -> str:
+    """Why values of a source are missing."""
+    if not live.any():
+        return "no_good_pixel"
+    issues = [f"no_good_pixel:{band}" for band, ok in zip(bands, live) if not ok]
+    if held:
+        issues.append("outside_patch")
+    return ",".join(issues)
