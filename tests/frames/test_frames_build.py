@@ -107,12 +107,27 @@ def test_truncated_and_damaged_files(image, tmp_path, configure) -> None:
         ("bad.fits.gz", gzip.compress(whole)[:-8] + b"\0" * 8),
     ):
         broken = tmp_path / name
-        broken.write_bytes(content)
+        broken.write_bytes(gzip.compress(whole) if name.endswith(".gz") else whole)
         infos = inspect_images([str(broken)], settings)
+        broken.write_bytes(content)  # the headers were fine
         with pytest.raises(InputError, match=name):
             build_field(infos, settings, work)
         assert not work.frame("r").exists()
         assert not work.field_manifest.exists()
+
+
+def test_truncated_plain_file_is_refused_by_its_length(image, tmp_path, configure) -> None:
+    whole = image("r", values("f4")).read_bytes()
+    settings, _ = configure()
+    size = 4 * values("f4").size
+    short = tmp_path / "short.fits"
+    short.write_bytes(whole[: 2880 + size - 1])
+    with pytest.raises(
+        InputError, match=rf"short.fits: truncated, expected {size} bytes .* found {size - 1}"
+    ):
+        inspect_images([str(short)], settings)
+    short.write_bytes(whole[: 2880 + size])  # without the padding at the end
+    assert len(inspect_images([str(short)], settings)) == 1
 
 
 def test_scaled_header_numbers(image, configure) -> None:

@@ -118,6 +118,9 @@ def cropped_wcs(wcs: WCS, box: Box) -> WCS:
 def _workers(asked: int | str, most: int | None = None) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores, MAX_AUTO_WORKERS) if isinstance(asked, str) else asked
+    if count > cores:
+        log.info("%d workers were asked for, %d cores are there: using %d", count, cores, cores)
+        count = cores
     return max(1, min(count, most) if most is not None else count)
 
 

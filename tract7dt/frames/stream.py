@@ -102,13 +102,26 @@ def read_header(path: str) -> ImageHeader:
     Raises
     ------
     InputError
-        The file is missing, not FITS, or its first two HDUs hold no 2-D image.
+        The file is missing, not FITS, its first two HDUs hold no 2-D image, or it is a plain file that ends
+        before its pixels do.
     """
     with _reading(path), _opened(path) as raw:
         if _is_gzip(raw):
             with gzip.GzipFile(fileobj=raw) as stream:
                 return _first_image(stream, path)
-        return _first_image(raw, path)
+        image = _first_image(raw, path)
+        if not (image.tiled or is_url(path)):
+            _check_length(raw, image, path)
+        return image
+
+
+def _check_length(stream: IO[bytes], image: ImageHeader, path: str) -> None:
+    """Refuse a truncated file while nothing has been written; ``stream`` stands at its first pixel."""
+    wanted = math.prod(image.shape) * abs(int(image.header["BITPIX"])) // 8
+    start = stream.tell()
+    found = stream.seek(0, io.SEEK_END) - start
+    if found < wanted:
+        raise InputError(f"{path}: truncated, expected {wanted} bytes of pixels, found {found}")
 
 
 def _first_image(stream: IO[bytes] | gzip.GzipFile, path: str) -> ImageHeader:
