@@ -40,6 +40,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m tract7dt.fit.warm
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -13,6 +13,7 @@ import venv
 
 
 def main(folder: str) -> int:
+    """Make the environment in ``folder``; the exit code."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         print(
             f"tract7dt needs Python 3.11 to 3.13, this is {sys.version.split()[0]}: make PYTHON=python3.11 ...",

@@ -27,6 +27,7 @@ def galaxy() -> F8:
 
 
 def main() -> None:
+    """Draw and save."""
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
     half = SIZE // 2

@@ -12,6 +12,7 @@ from flows.runners import check_runner, n_workers, task_runner
 from flows.session import recorded_run
 from tasks import stages as tasks
 from tasks.policy import forward_logs, under
+from tract7dt.fit.warm import warm_up
 from tract7dt.pipeline import gaia_skip_reason
 from tract7dt.run_record import RunRecord
 from tract7dt.settings import Settings, load_settings
@@ -102,4 +103,5 @@ def _fits(settings: Settings, payloads: list[Ref]) -> list[Ref]:
     workers = n_workers(settings, "patches", len(payloads))
     batches = under(settings, tasks.plan_batches)(settings, payloads, workers)
     runner = task_runner(settings, "patches", len(tasks.read_batches(batches)))
+    warm_up()  # once here: workers that start on a cold cache would each compile the kernels
     return run_patches.with_options(task_runner=runner)(settings, batches)

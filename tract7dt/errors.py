@@ -5,6 +5,7 @@ constructor arrives from a worker as an unrelated ``TypeError``).
 """
 
 __all__ = [
+    "UNIT_FAILURES",
     "ConfigError",
     "InputError",
     "PatchError",
@@ -12,7 +13,6 @@ __all__ = [
     "SampleError",
     "StageError",
     "Tract7dtError",
-    "UNIT_FAILURES",
 ]
 
 

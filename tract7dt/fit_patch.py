@@ -75,7 +75,9 @@ def patch_problem(settings: Settings, payload: PatchPayload) -> tuple[PatchProbl
 def _wings(payload: PatchPayload, stamps: tuple[F8, ...]) -> list[F8]:
     """PSF of each band, continued to the reach of a saturated star."""
     chosen = [
-        epsf if epsf is not None and np.shape(epsf.stamp) == stamp.shape else Epsf(stamp, 0, "moffat")
+        epsf
+        if epsf is not None and np.shape(epsf.stamp) == stamp.shape
+        else Epsf(stamp.astype(np.float32), 0, "moffat")
         for epsf, stamp in zip(payload.psfs, stamps, strict=True)
     ]
     return [psf.wing_stamp(epsf, WING_RADIUS) for epsf in chosen]

@@ -292,6 +292,8 @@ class SpatialPsf:
     coefficients : ndarray, float64 (3, n)
         Of ln size and the elongations along x and along the diagonal, on the polynomials of
         :func:`tract7dt.psf.surface.basis` over ``box``.
+    limits : ndarray, float64 (3, 2)
+        Smallest and largest value of each that the stars vouch for: no extrapolation beyond.
     box : Box
         The frame: its edges are -1 and 1 of the polynomials.
     size : int
@@ -305,6 +307,7 @@ class SpatialPsf:
     stamp: F4
     profile: tuple[float, float, float, float, float]
     coefficients: F8
+    limits: F8
     box: Box
     size: int
     n_stars: int

@@ -109,6 +109,15 @@ def test_no_step_at_a_border_of_cells():
     assert np.abs(jump).max() > 1e-2 * left.stamp.max()
 
 
+def test_no_extrapolation_beyond_the_stars(varying):
+    model = varying.grid.spatial
+    steep = replace(model, coefficients=model.coefficients + 0.2 * (np.arange(15) == 1))
+    shown = psf_at(replace(varying.grid, spatial=steep), "r00_c00", 630, 320).quality["fwhm_pix"]
+    assert shown == pytest.approx(model.quality["fwhm_pix"] * np.exp(model.limits[0, 1]), rel=1e-9)
+    own = psf_at(varying.grid, "r00_c00", 320, 320).quality["fwhm_pix"]
+    assert own == pytest.approx(width(320, 320), rel=0.01)
+
+
 def test_few_stars_or_none():
     none = band_of(scenes.make_field(np.zeros(SHAPE)))
     assert none.grid.spatial is None
@@ -205,6 +214,7 @@ def test_a_stale_model_goes_away(varying, work):
         ("coefficients", [[1.0]]),
         ("coefficients", "x"),
         ("profile", [1.0, 2.0, 0.5, 0.0, 0.0]),
+        ("limits", [[1.0, 0.0]] * 3),
         ("box", [0, 1, 2]),
         ("size", 54),
         ("n_stars", None),

@@ -185,7 +185,7 @@ zp:
   zp_err_snr_min: 50
 """
 NEW_SECTIONS = ("runtime", "publish", "report")
-NEW_KEYS = ("patch_run.engine", "patch_run.noise_model")
+NEW_KEYS = ("patch_run.engine", "patch_run.noise_model", "epsf.spatial")
 
 
 def load(tmp_path: Path, text: str) -> Settings:

@@ -41,6 +41,8 @@ PROFILE_ERROR = 1e-5
 FIRST_APERTURE = 5.0
 #: Error of a median over that of a mean.
 MEDIAN_ERROR = 1.25
+#: How far beyond the values at its own stars the model may go, where there are none.
+REACH = 0.005
 #: Places per axis at which the model's errors are judged.
 JUDGED = 7
 
@@ -92,6 +94,10 @@ def fit_spatial(
             break
         surfaces = [fit_surface(u, v, value[:, mode], error[:, mode]) for mode in range(N_MODES)]
         coefficients = np.array([s.coefficients for s in surfaces])
+    at_stars = basis(u, v) @ coefficients.T
+    limits = np.zeros((N_MODES, 2))
+    if surfaces:
+        limits = np.stack([at_stars.min(0) - REACH, at_stars.max(0) + REACH], axis=1)
     lo = joint.stamp.shape[0] // 2 - options.size // 2
     shape = stamp_shape(joint.stamp[lo : lo + options.size, lo : lo + options.size])
     quality = {
@@ -108,6 +114,7 @@ def fit_spatial(
         joint.stamp.astype(np.float32),
         astuple(joint.profile),
         coefficients,
+        limits,
         box,
         options.size,
         sum(m.n_used for m in built),
@@ -236,7 +243,7 @@ def psf_at(grid: EpsfGrid, tag: str, x: float, y: float) -> Epsf | None:
     own, model = grid.cells.get(tag), grid.spatial
     if own is None or model is None:
         return own
-    shape = (basis(*_place(x, y, model.box)) @ model.coefficients.T)[0]
+    shape = np.clip((basis(*_place(x, y, model.box)) @ model.coefficients.T)[0], *model.limits.T)
     joint = Deformable(np.asarray(model.stamp, float), MoffatProfile(*model.profile))
     lo = joint.stamp.shape[0] // 2 - model.size // 2
     stamp = joint.deformed(shape[None])[0, lo : lo + model.size, lo : lo + model.size]

@@ -39,6 +39,7 @@ def write_spatial(model: SpatialPsf | None, folder: Path) -> dict[str, Any] | No
         "stamp_sha256": sha256_file(path),
         "profile": list(model.profile),
         "coefficients": model.coefficients.tolist(),
+        "limits": model.limits.tolist(),
         "box": [model.box.x0, model.box.x1, model.box.y0, model.box.y1],
         "size": model.size,
         "n_stars": model.n_stars,
@@ -67,6 +68,9 @@ def read_spatial(entry: object, manifest: Path) -> SpatialPsf | None:
         raise ProductError(f"{where}: expected a mapping, found {type(entry).__name__}")
     stamp = _stamp(entry, manifest)
     coefficients, profile = _numbers(entry, "coefficients", where), _numbers(entry, "profile", where)
+    limits = _numbers(entry, "limits", where)
+    if limits.shape != (N_MODES, 2) or not (limits[:, 0] <= limits[:, 1]).all():
+        raise ProductError(f"{where}: expected {N_MODES} pairs of limits, lower first")
     box, size, n_stars, quality = (entry.get(name) for name in ("box", "size", "n_stars", "quality"))
     terms = (N_MODES, n_terms(MAX_DEGREE))
     if coefficients.shape != terms or profile.shape != (5,) or not (profile[:3] > (0, 0, 1)).all():
@@ -79,7 +83,7 @@ def read_spatial(entry: object, manifest: Path) -> SpatialPsf | None:
         raise ProductError(f"{where}: quality lacks fwhm_pix")
     amplitude, alpha, beta, e1, e2 = (float(value) for value in profile)
     return SpatialPsf(
-        stamp, (amplitude, alpha, beta, e1, e2), coefficients, Box(*box), size, n_stars, quality
+        stamp, (amplitude, alpha, beta, e1, e2), coefficients, limits, Box(*box), size, n_stars, quality
     )
 
 
