@@ -6,9 +6,7 @@ not a hole.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from tract7dt.errors import ProductError
+from tract7dt.sep_buffers import sep_buffers
 from tract7dt.store import atomic_path
 from tract7dt.store.npy import read_rows, row_chunks
 from tract7dt.streaks import is_streak
@@ -130,7 +129,7 @@ def _extract(field: Field, settings: BrightMaskSettings) -> np.ndarray:
         int(np.count_nonzero(white[y0:y1] > settings.thresh_sigma * sigma[y0:y1]))
         for y0, y1 in row_chunks(*white.shape)
     )
-    with _sep_buffers(int(np.clip(4 * n_above, *_PIXSTACK))):
+    with sep_buffers(int(np.clip(4 * n_above, *_PIXSTACK)), _SUB_OBJECTS):
         return sep.extract(
             white,
             settings.thresh_sigma,
@@ -142,19 +141,6 @@ def _extract(field: Field, settings: BrightMaskSettings) -> np.ndarray:
             clean=settings.clean,
             clean_param=settings.clean_param,
         )
-
-
-@contextlib.contextmanager
-def _sep_buffers(pixstack: int) -> Iterator[None]:
-    """Larger buffers for a whole frame; they are global to SEP, so others get theirs back."""
-    before = sep.get_extract_pixstack(), sep.get_sub_object_limit()
-    sep.set_extract_pixstack(pixstack)
-    sep.set_sub_object_limit(_SUB_OBJECTS)
-    try:
-        yield
-    finally:
-        sep.set_extract_pixstack(before[0])
-        sep.set_sub_object_limit(before[1])
 
 
 def _saturated_any(field: Field) -> U1:

@@ -12,6 +12,7 @@ import numpy as np
 import sep
 from scipy import ndimage
 
+from tract7dt.sep_buffers import sep_buffers
 from tract7dt.store.npy import read_rows
 from tract7dt.types import Bool, Frame
 
@@ -59,15 +60,11 @@ def find_streaks(frame: Frame) -> Bool | None:
     data = np.array(read_rows(frame.data, 0, ny), dtype=np.float32)
     blank = ~np.isfinite(data)
     data[blank] = 0.0
-    before = sep.get_extract_pixstack()
-    sep.set_extract_pixstack(min(max(300_000, data.size), _PIXSTACK))
-    try:
+    with sep_buffers(min(data.size, _PIXSTACK)):
         found, footprint = sep.extract(
             data, _THRESHOLD, err=frame.sky_sigma, mask=blank, minarea=_MIN_AREA, deblend_nthresh=1,
             deblend_cont=1.0, clean=False, segmentation_map=True,
         )  # fmt: skip
-    finally:
-        sep.set_extract_pixstack(before)
     labels = np.flatnonzero(is_streak(found["a"], found["b"])) + 1
     if labels.size == 0:
         return None

@@ -13,9 +13,14 @@ from tract7dt.store import atomic_path, ref_to, sha256_bytes, write_json, write_
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "a" / "product.fits.gz"
     write_text(target, "old")
-    with pytest.raises(OSError, match="disk full"), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
+
+    def die_half_way() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        die_half_way()
     assert target.read_text() == "old"
     assert [p.name for p in target.parent.iterdir()] == ["product.fits.gz"]
 

@@ -11,6 +11,7 @@ import sep
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tract7dt.sep_buffers import sep_buffers
 from tract7dt.types import BAD_SATURATED, Box
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ Bool = NDArray[np.bool_]
 #: Pixels of a detection for the source mask and the neighbours; faint ones matter, so it is small.
 MIN_NEIGHBOUR_AREA = 5
 DEBLEND_LEVELS, DEBLEND_CONTRAST = 32, 0.005
+SUB_OBJECTS = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +122,17 @@ def detect_cell(frame: Frame, cell: Box, epsf: EpsfSettings) -> CellImage:
     first = _background(pixels, nonfinite | saturated, epsf)
     flat = pixels - first.back()
     sigma = first.globalrms if first.globalrms > 0 else float(frame.sky_sigma)
-    sep.set_extract_pixstack(max(300_000, pixels.size))
-    sep.set_sub_object_limit(16384)
-    found, segments = sep.extract(
-        flat,
-        epsf.background_source_mask_sigma,
-        err=sigma,
-        mask=nonfinite,
-        minarea=MIN_NEIGHBOUR_AREA,
-        deblend_nthresh=DEBLEND_LEVELS,
-        deblend_cont=DEBLEND_CONTRAST,
-        segmentation_map=True,
-    )
+    with sep_buffers(pixels.size, SUB_OBJECTS):
+        found, segments = sep.extract(
+            flat,
+            epsf.background_source_mask_sigma,
+            err=sigma,
+            mask=nonfinite,
+            minarea=MIN_NEIGHBOUR_AREA,
+            deblend_nthresh=DEBLEND_LEVELS,
+            deblend_cont=DEBLEND_CONTRAST,
+            segmentation_map=True,
+        )
     sources = segments > 0
     if epsf.background_mask_dilate > 0 and sources.any():
         sources = ndimage.binary_dilation(sources, iterations=epsf.background_mask_dilate)

@@ -16,10 +16,6 @@ __all__ = ["tail_record", "wing_stamp"]
 F8 = NDArray[np.float64]
 
 TAIL_KEYS = ("tail_amplitude", "tail_alpha", "tail_beta", "tail_e1", "tail_e2")
-#: Rings next to the edge whose mean fixes the level of the tail, pix.
-JUNCTION = 3.0
-#: Largest factor that the level may be off.
-MAX_LEVEL = 2.0
 #: Relative error per pixel, over the peak, for the fit of a tail to a stamp without a record.
 STAMP_ERROR = 1e-5
 
@@ -34,8 +30,8 @@ def wing_stamp(epsf: Epsf, half: int) -> F8:
     """A stamp continued beyond its edge by its tail.
 
     The inner part is the unit-sum stamp itself; the tail comes on top of that sum. The tail is the Moffat
-    profile of the stamp's record (``tail_*`` of its quality), or one fitted to the stamp where it has none,
-    scaled to meet the stamp's outermost rings.
+    profile of the stamp's record (``tail_*`` of its quality), or one fitted to the stamp where it has none;
+    a stack's stamp fades into it towards its edge.
 
     Parameters
     ----------
@@ -60,13 +56,8 @@ def wing_stamp(epsf: Epsf, half: int) -> F8:
     profile = _tail(stamp, epsf.quality)
     if half <= edge:
         return np.array(stamp[edge - half : edge + half + 1, edge - half : edge + half + 1])
-    axis = np.arange(-edge, edge + 1)
-    radius = np.hypot(axis[:, None], axis[None, :])
-    ring = (radius > edge - JUNCTION) & (radius <= edge)
-    level = float(stamp[ring].sum() / profile.stamp(stamp.shape[0])[ring].sum())
-    level = min(max(level, 1 / MAX_LEVEL), MAX_LEVEL)
-    wide = level * profile.stamp(2 * half + 1)
-    # the corners of the stamp lie beyond the rings that the tail was fitted to
+    wide = profile.stamp(2 * half + 1)
+    # no rescaling at the edge: the rings there are noise, and a stack's stamp fades into its profile anyway
     inner = slice(half - edge, half + edge + 1)
     wide[inner, inner] = stamp
     return wide
