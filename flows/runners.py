@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flows import worker
 from tract7dt.errors import ConfigError
-from tract7dt.pipeline import worker_count
 from tract7dt.progress import progress_folder
+from tract7dt.resources import worker_count
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
@@ -27,9 +27,10 @@ _EXTRAS = {"dask": ("prefect_dask", "DaskTaskRunner"), "ray": ("prefect_ray", "R
 def n_workers(settings: Settings, work: Work, n_tasks: int | None = None) -> int:
     """Workers for ``work``: the stage's own number or, where that is "auto", the runtime's.
 
-    Never more than there are cores or tasks; with ``epsf.parallel_bands`` off one band at a time.
+    Never more than there are cores or tasks; one at a time if the runner is ``sequential``, and one band at a
+    time with ``epsf.parallel_bands`` off.
     """
-    if work == "bands" and not settings.epsf.parallel_bands:
+    if settings.runtime.task_runner == "sequential" or (work == "bands" and not settings.epsf.parallel_bands):
         return 1
     own = settings.epsf.max_workers if work == "bands" else settings.patch_run.max_workers
     return worker_count(settings.runtime.max_workers if own == "auto" else own, n_tasks)
@@ -46,7 +47,7 @@ def check_runner(settings: Settings) -> None:
     if name in _EXTRAS and importlib.util.find_spec(_EXTRAS[name][0]) is None:
         raise ConfigError(
             f"runtime.task_runner is {name}, but {_EXTRAS[name][0].replace('_', '-')} is not installed: "
-            f"`pip install 'tract7dt-flow[{name}]'`, or set it to process or thread"
+            f"`pip install 'tract7dt-flow[{name}]'`, or set it to process, thread or sequential"
         )
 
 
@@ -61,7 +62,7 @@ def task_runner(settings: Settings, work: Work, n_tasks: int | None = None) -> T
     name, count = settings.runtime.task_runner, n_workers(settings, work, n_tasks)
     if name in _EXTRAS:
         return _cluster_runner(settings, name, count)
-    if name == "thread" or (work == "bands" and not settings.epsf.parallel_bands):
+    if name in ("thread", "sequential") or (work == "bands" and not settings.epsf.parallel_bands):
         return ThreadPoolTaskRunner(max_workers=count)
     return ProcessPoolTaskRunner(
         max_workers=count,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tract7dt import pipeline, stages
+from tract7dt import pipeline, resources, stages
 from tract7dt.errors import ProductError
 from tract7dt.patches import SECONDS_PER_COST
 from tract7dt.settings import Settings, settings_from_dict
@@ -141,4 +141,4 @@ def test_reason_to_skip_gaia(tmp_path: Path) -> None:
 )
 def test_workers(monkeypatch: pytest.MonkeyPatch, wanted: int | str, tasks: int | None, count: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
-    assert pipeline.worker_count(wanted, tasks) == count
+    assert resources.worker_count(wanted, tasks) == count

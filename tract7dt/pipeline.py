@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from tract7dt.run_record import RunRecord
     from tract7dt.settings import Settings
 
-__all__ = ["gaia_skip_reason", "run_steps", "worker_count"]
+__all__ = ["gaia_skip_reason", "run_steps"]
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +29,6 @@ def gaia_skip_reason(settings: Settings) -> str | None:
     if not settings.inputs.gaiaxp_synphot_csv:
         return "zp.enabled is true, but inputs.gaiaxp_synphot_csv is not set"
     return None
-
-
-def worker_count(wanted: int | str, n_tasks: int | None = None) -> int:
-    """Workers to start: ``wanted`` or, for "auto", one a core; never more than cores or tasks."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = cores if wanted == "auto" else int(wanted)
-    if count > cores:
-        log.info("%d workers were asked for, %d cores are there: using %d", count, cores, cores)
-        count = cores
-    return max(1, count if n_tasks is None else min(count, n_tasks))
 
 
 def run_steps(settings: Settings, command: str, record: RunRecord) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import socket
@@ -11,7 +12,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "cpu_seconds", "peak_rss_mb", "read_usage", "report_usage", "reset_peak_rss"]
+__all__ = [
+    "Usage",
+    "cpu_seconds",
+    "peak_rss_mb",
+    "read_usage",
+    "report_usage",
+    "reset_peak_rss",
+    "worker_count",
+]
+
+log = logging.getLogger(__name__)
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -83,3 +94,13 @@ def read_usage(folder: Path) -> dict[str, Usage]:
             with contextlib.suppress(OSError, ValueError):
                 reports[name] = Usage(**json.loads(path.read_text()))
     return reports
+
+
+def worker_count(wanted: int | str, n_tasks: int | None = None) -> int:
+    """Workers to start: ``wanted`` or, for "auto", one a core; never more than cores or tasks."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = cores if wanted == "auto" else int(wanted)
+    if count > cores:
+        log.info("%d workers were asked for, %d cores are there: using %d", count, cores, cores)
+        count = cores
+    return max(1, count if n_tasks is None else min(count, n_tasks))

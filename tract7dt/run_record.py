@@ -190,8 +190,8 @@ class RunRecord:
             self.fail(error)
 
     def finish(self) -> None:
-        """End the record: everything that the command was to do is done."""
-        self._status = "done"
+        """End the record: everything that the command was to do is done, ``partial`` if patches failed."""
+        self._status = "partial" if self.counts.get("failed_patches") else "done"
         self.write()
 
     def fail(self, error: BaseException) -> None:

@@ -10,14 +10,16 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tract7dt import geometry
 from tract7dt.errors import InputError, ProductError
 from tract7dt.progress import ProgressWriter
+from tract7dt.resources import worker_count
 from tract7dt.store import WorkDir, ref_to, write_json
-from tract7dt.types import Field, Ref, Sources
+from tract7dt.types import Field, Patch, Ref, Sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,21 +252,25 @@ def build_patch_inputs(
         psf.psf_at if settings.epsf.spatial == "interpolated" else None,
     )
     level = settings.patch_inputs.gzip_compresslevel
-    written: dict[str, dict[str, Any]] = {}
-    for patch in pt.read_patches(patches.path):
+
+    def write(patch: Patch) -> tuple[str, dict[str, Any]] | None:
         payload = builder.build(patch)
         if payload is None:
-            continue
+            return None
         path = work.payload(patch.tag, compressed=level > 0)
         pt.write_payload(payload, path, level)
         halo = payload.table["_is_halo_source"].to_numpy(bool)
-        written[patch.tag] = {
+        return patch.tag, {
             "ref": dataclasses.asdict(ref_to(path, "payload")),
             "n_sources": int((~halo).sum()),
             "n_halo_sources": int(halo.sum()),
             "source_index": payload.table.loc[~halo, "source_index"].tolist(),
             "cost": pt.predicted_cost(payload),
         }
+
+    # Threads: most of the time goes into compression and digests, which release the interpreter.
+    with ThreadPoolExecutor(worker_count(settings.patch_inputs.max_workers)) as pool:
+        written = dict(entry for entry in pool.map(write, pt.read_patches(patches.path)) if entry)
     _drop_stale(work.payloads, {Path(entry["ref"]["path"]).name for entry in written.values()})
     write_json(_payload_index(work), written)
     log.info("%d payloads, %d sources", len(written), sum(e["n_sources"] for e in written.values()))

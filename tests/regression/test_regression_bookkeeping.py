@@ -16,7 +16,7 @@ from astropy.io import fits
 from regression_runs import FLAGS, Run, execute, logged, read_rows, write_config, write_rows
 
 from tract7dt.errors import InputError
-from tract7dt.pipeline import worker_count
+from tract7dt.resources import worker_count
 from tract7dt.sample import SampleField
 
 BANDS = ("m400", "m650", "m875")

@@ -92,7 +92,7 @@ def errors_of(tmp_path: Path, text: str | bytes) -> list[str]:
         ("publish: {url: bucket}", "publish.url: 'bucket' given; allowed: URL or null"),
         ("publish: {endpoint_url: 's3://x'}", "allowed: http(s) URL or null"),
         ("runtime: {cluster: [1]}", "runtime.cluster: [1] given; allowed: mapping or null"),
-        ("runtime: {task_runner: threads}", "allowed: process, thread, dask or ray"),
+        ("runtime: {task_runner: threads}", "allowed: process, thread, sequential, dask or ray"),
         ("crop: {margin: 5}\ncrop: {margin: 6}", ":4: crop: given twice (first in line 3)"),
         ("crop:\n  margin: 5\n  margin: 6", ":5: crop.margin: given twice (first in line 4)"),
     ],

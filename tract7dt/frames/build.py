@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from tract7dt.errors import ProductError
 from tract7dt.frames.inspection import ImageInfo, working_box
 from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_manifest
 from tract7dt.frames.stream import PixelReader
+from tract7dt.resources import worker_count
 from tract7dt.store import WorkDir, atomic_path
 from tract7dt.store.npy import CHUNK_PIXELS, RowWriter, open_array, read_rows, row_chunks
 from tract7dt.types import F4, Bool, Box, Field
@@ -116,12 +116,9 @@ def cropped_wcs(wcs: WCS, box: Box) -> WCS:
 
 
 def _workers(asked: int | str, most: int | None = None) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(cores, MAX_AUTO_WORKERS) if isinstance(asked, str) else asked
-    if count > cores:
-        log.info("%d workers were asked for, %d cores are there: using %d", count, cores, cores)
-        count = cores
-    return max(1, min(count, most) if most is not None else count)
+    if asked == "auto":
+        most = MAX_AUTO_WORKERS if most is None else min(most, MAX_AUTO_WORKERS)
+    return worker_count(asked, most)
 
 
 def _entry(image: ImageInfo, settings: Settings) -> FrameEntry:

@@ -64,8 +64,8 @@ class PerformanceSettings(Section):
 class RuntimeSettings(Section):
     """Where mapped tasks run."""
 
-    task_runner: Annotated[Literal["process", "thread", "dask", "ray"], LowerCase] = key(
-        "process", "What runs the mapped tasks."
+    task_runner: Annotated[Literal["process", "thread", "sequential", "dask", "ray"], LowerCase] = key(
+        "process", "What runs the mapped tasks; sequential: this process, one task at a time."
     )
     max_workers: AutoCount = key("auto", "Workers of the task runner; auto is the number of cores.")
     patches_per_task: AutoCount = key(
