@@ -129,7 +129,7 @@ def test_scaling_images_and_profile_sums(seed):
         (t * residual[part][good] ** 2 / variance[part][good]).sum(),
         (t * np.maximum(everything - 2 * t, 0)).sum(),
         (t * 2 * t).sum(),
-        (q[good] ** 2 * t**3).sum() / (q[good] ** 2 * t**2).sum(),
+        (q[good] ** 2 * t**3).sum() / max((q[good] ** 2 * t**2).sum(), 1e-30),
     ]
     np.testing.assert_allclose(sums, expected, rtol=2e-4, atol=1e-4)
 

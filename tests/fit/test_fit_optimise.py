@@ -12,7 +12,7 @@ from scenes import EXP, STAR
 
 from tract7dt.fit import EngineOptions, fit_native, fit_patch
 from tract7dt.fit.evaluate import Evaluator
-from tract7dt.fit.optimise import solve
+from tract7dt.fit.optimise import Optimiser, solve
 from tract7dt.fit.parameters import LOG_N, add_weak_priors, build_layout, build_parameters
 from tract7dt.fit.scene import Scene
 
@@ -185,19 +185,73 @@ def test_looser_tolerance_stops_earlier():
     assert loose.converged.all()
 
 
-def test_weak_priors_only_for_faint_galaxies():
+def test_weak_priors_only_for_faint_sources():
     problem, _ = scenes.random_problem(6, 2, 90, 1)
     parameters = build_parameters(problem.sources, 90, 90, 5.0, EngineOptions())
     assert not parameters.prior_precision.any()
+    widest = parameters.upper[:, 2].copy()
     snr = np.array([5.0, 50.0, 5.0, 50.0, 5.0, 50.0])
     faint = add_weak_priors(parameters, snr, EngineOptions())
     galaxy = parameters.kind != STAR
-    assert faint.tolist() == ((snr < 40) & galaxy).tolist()
-    assert (parameters.prior_precision[:, LOG_N, LOG_N] > 0).tolist() == (
-        faint & (parameters.kind == 3)
-    ).tolist()
-    assert not parameters.prior_precision[:, :2, :2].any()
+    precision = np.diagonal(parameters.prior_precision, axis1=1, axis2=2)
+    assert faint.tolist() == (snr < 40).tolist()
+    np.testing.assert_array_equal(precision[:, 0], np.where(faint, 1.0, 0.0))
+    np.testing.assert_array_equal(precision[:, 1], precision[:, 0])
+    assert (precision[:, 2] > 0).tolist() == (faint & galaxy).tolist()
+    assert (precision[:, LOG_N] > 0).tolist() == (faint & (parameters.kind == 3)).tolist()
+    assert np.all(parameters.upper[faint & galaxy, 2] < widest[faint & galaxy])
+    assert np.all(parameters.upper[~faint | ~galaxy, 2] == widest[~faint | ~galaxy])
     assert not add_weak_priors(parameters, snr, NO_PRIORS).any()
+
+
+def test_a_source_that_has_still_to_move_marks_only_itself():
+    rows = [(STAR, 22.0, 48.0, 1, 0, 0, 1, 900.0), (STAR, 48.0, 50.0, 1, 0, 0, 1, 900.0)]
+    rng = np.random.default_rng(5)
+    truth = scenes.few_sources(2, *rows)
+    problem = scenes.make_problem(
+        truth, scenes.make_bands(2, rng, stamp=35), 96, 96, rng, scenes.no_priors(truth, 2)
+    )
+    evaluator, layout, point = evaluator_of(problem)
+    optimiser = Optimiser(evaluator, layout, point.theta)
+    assert layout.owner.tolist() == [0, 0, 1, 1]
+    hessian = np.eye(4) * 100.0
+    hessian[0, 2] = hessian[2, 0] = 60.0
+    gradient = np.array([0.0, 0.0, 20.0, 0.0])  # the second is far from its maximum, the first is at its own
+    joint = solve(hessian, gradient, np.ones(4, bool), np.zeros(4))
+    assert abs(joint[0]) > 0.1  # and would be pushed about by the second
+    own, expected = optimiser._prospects(gradient, hessian, np.ones(4, bool), 1e-3)
+    assert own[0] == expected[0] == 0
+    assert own[1] == expected[1] == pytest.approx(2.0, rel=1e-3)
+    # two sources that together have a long way to go down a valley are not done, though each alone is
+    valley = np.eye(4) * 100.0
+    valley[0, 2] = valley[2, 0] = 99.99
+    push = np.array([0.4, 0.0, -0.4, 0.0])
+    own, expected = optimiser._prospects(push, valley, np.ones(4, bool), 1e-3)
+    assert np.all(own < 1e-3)
+    assert np.all(expected > 0.05)
+
+
+def test_growing_sources_keep_their_neighbours_images():
+    problem, _ = scenes.random_problem(10, 2, 110, 4)
+    parameters = build_parameters(problem.sources, 110, 110, 5.0, NO_PRIORS)
+    scene = Scene(problem.data, problem.weight, problem.psf, None)
+    evaluator = Evaluator(scene, parameters, EngineOptions(), problem.sources.flux)
+    layout = build_layout(parameters, True, True)
+    point = evaluator.start_stage(layout, parameters.start)
+    before = [evaluator.images(point, b, s).copy() for b in range(2) for s in range(10)]
+    wide = int(np.flatnonzero(parameters.kind != STAR)[0])
+    theta = parameters.start.copy()
+    theta[wide, 2] += 1.0
+    trial = evaluator.evaluate(theta, np.arange(10) == wide)
+    assert trial.stamps.size[wide] > point.stamps.size[wide]
+    assert evaluator.outdated_stamps().tolist() == (np.arange(10) == wide).tolist()
+    after = [evaluator.images(point, b, s) for b in range(2) for s in range(10)]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    fresh = Evaluator(scene, parameters, EngineOptions(), problem.sources.flux)
+    fresh.places.prepare(theta, parameters.start, np.arange(10) == wide)
+    fresh.places.size[:], fresh.places.radius[:] = trial.stamps.size, evaluator.places.radius
+    assert fresh.start_stage(layout, theta).lnp == pytest.approx(trial.lnp, abs=1e-2)
 
 
 def test_radius_is_bounded_by_the_patch():

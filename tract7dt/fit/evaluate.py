@@ -12,17 +12,13 @@ from tract7dt.fit.draw import Stamps, draw_sources, load_tables
 from tract7dt.fit.normal import reduce_bands, solve_bands
 from tract7dt.fit.options import EngineOptions
 from tract7dt.fit.parameters import Layout, Parameters
+from tract7dt.fit.places import Places
 from tract7dt.fit.scene import Scene
-from tract7dt.fit.stamps import boxes, stamp_size, usable_radius
-from tract7dt.types import ModelKind
 
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
-
-# A source farther from the middle of its stamp than this (pix) gets a new middle.
-_KEEP_CENTRE = 0.75
 
 
 @dataclass
@@ -100,108 +96,20 @@ class Evaluator:
         self.flux = np.where(np.isfinite(start_flux), start_flux, 0.0)
         self.live = np.ones((scene.n_bands, self.n), bool) & (scene.weight_sum > 0)[:, None]
         self.work = Work()
-        self.size = np.zeros(self.n, np.int64)
-        self.radius = np.zeros(self.n, np.int64)
-        self._capacity = np.zeros(self.n, np.int64)
-        self._needed = np.zeros(self.n, np.int64)
-        self._largest = np.where(
-            parameters.kind == ModelKind.STAR, scene.psf_radius(False) + 3, max(scene.ny, scene.nx)
-        )
-        self._psf, self._psf_offset = np.zeros((scene.n_bands, 0), np.float32), np.zeros(self.n, np.int64)
-        self._offset, self._half = np.zeros(self.n, np.int64), 0
-        self._buffer = np.empty((scene.n_bands, 0), np.float32)
         self.layout: Layout | None = None
         self.current: Point | None = None
-        self._first_sizes()
-
-    # ---------------------------------------------------------------- stamps and buffers
-    def _resize(self, s: int, radius: int) -> None:
-        """Give a source the smallest stamp that serves a radius."""
-        self.size[s] = stamp_size(min(radius, int(self._largest[s])))
-        self.radius[s] = min(usable_radius(int(self.size[s])), int(self._largest[s]))
-
-    def _first_sizes(self) -> None:
-        """Stamp sizes from the start values: draw models alone, on growing stamps, until they fit."""
-        scene, theta = self.scene, self.parameters.start
-        extended = self.parameters.kind != ModelKind.STAR
-        for s in range(self.n):
-            reach = min(int(4 * np.exp(min(theta[s, 2], 6.0))) + 12, 96) if extended[s] else 0
-            self._resize(s, max(scene.psf_radius(bool(extended[s])) + 4, reach))
-        level = self._level()
-        todo = (level > 0).any(axis=0)
-        centre = _pixel(theta)
-        needed = np.zeros(self.n, np.int64)
-        held = np.ones(self.n, bool)
-        for _ in range(4):
-            if not todo.any():
-                break
-            self._load_psfs()
-            nowhere = Stamps(
-                self.size,
-                centre,
-                np.zeros((self.n, 4), np.int64),
-                np.zeros(self.n, np.int64),
-                self._psf,
-                self._psf_offset,
-            )
-            draw_sources(
-                theta,
-                self.parameters.kind,
-                False,
-                False,
-                held,
-                todo,
-                self.live,
-                nowhere,
-                self.tables,
-                scene.sqrt_w,
-                np.zeros((scene.n_bands, 1), np.float32),
-                level,
-                needed,
-            )
-            grow = todo & (needed >= self.radius - 1) & (self.radius < self._largest)
-            for s in map(int, np.flatnonzero(todo)):
-                self._resize(s, int(1.5 * self.radius[s]) if grow[s] else max(int(needed[s]) + 2, 7))
-            todo = grow
+        self.places = Places(scene, parameters, options)
+        self.places.first_sizes(self._level(), self.live, self.tables)
 
     def _level(self) -> F8:
         """Model value above which a pixel is needed (nband, S); 0 where no flux is known."""
         height = np.abs(self.flux) * self.scene.typical_sqrt_w[:, None]
         return np.where(height > 0, self.options.stamp_threshold / np.maximum(height, 1e-30), 0.0)
 
-    def _load_psfs(self) -> None:
-        """PSF transforms of the sizes in use, flat, and each source's place in them."""
-        keys = [
-            (int(m), bool(k)) for m, k in zip(self.size, self.parameters.kind != ModelKind.STAR, strict=True)
-        ]
-        start, parts, place = 0, [], {}
-        for key in sorted(set(keys)):
-            parts.append(self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1))
-            place[key] = start
-            start += parts[-1].shape[1]
-        self._psf = np.concatenate(parts, axis=1) if parts else np.zeros((self.scene.n_bands, 0), np.float32)
-        self._psf_offset = np.array([place[key] for key in keys], np.int64)
-
-    def _place_images(self) -> bool:
-        """Room for the images of all sources, twice; True if everything moved and must be drawn again."""
-        assert self.layout is not None
-        self._load_psfs()
-        if not (self.radius > self._capacity).any():
-            return False
-        self._capacity = np.maximum(self._capacity, self.radius + self.radius // 4 + 2)
-        side = 2 * self._capacity + 1
-        room = self.layout.n_images * np.minimum(side, self.scene.nx) * np.minimum(side, self.scene.ny)
-        self._offset = np.concatenate([[0], np.cumsum(room)[:-1]]).astype(np.int64)
-        self._half = int(room.sum())
-        if self._buffer.shape[1] < 2 * self._half:
-            self._buffer = np.empty((self.scene.n_bands, 2 * self._half), np.float32)
-        return True
-
     def start_stage(self, layout: Layout, theta: F8) -> Point:
         """Draw everything that a stage needs at ``theta`` and make it the current point."""
         self.layout = layout
-        self._capacity[:] = 0
-        self._place_images()
+        self.places.start_stage(layout.n_images)
         n_columns = int(layout.n_images.sum()) + 1
         shape = (self.scene.n_bands, n_columns, n_columns)
         self._matrices = [np.zeros(shape), np.zeros(shape)]
@@ -220,20 +128,12 @@ class Evaluator:
         layout, scene, before = self.layout, self.scene, self.current
         assert layout is not None
         n_bands = scene.n_bands
-        centre = _pixel(theta)
-        if before is not None and not recentre:
-            # a middle that followed the source at half a pixel would make the objective jump there, to and fro
-            near = np.abs(theta[:, :2] - before.stamps.centre).max(axis=1, initial=0.0) < _KEEP_CENTRE
-            centre = np.where(near[:, None], before.stamps.centre, centre)
-        box = boxes(centre, self.radius, scene.ny, scene.nx)
-        if before is None:
-            slot = np.zeros(self.n, np.int64)
-        else:
-            box = np.where(changed[:, None], box, before.stamps.box)
-            centre = np.where(changed[:, None], centre, before.stamps.centre)
+        slot = np.zeros(self.n, np.int64)
+        if before is not None:
             slot = np.where(changed, 1 - before.slot, before.slot)
-        offset = self._offset + slot * self._half
-        stamps = Stamps(self.size.copy(), centre, box, offset, self._psf, self._psf_offset)
+            if not recentre:
+                self.places.prepare(theta, before.theta, changed)
+        stamps = self.places.stamps(theta, changed, before.stamps if before else None, slot, recentre)
         level = self._level()
         needed = np.zeros(self.n, np.int64)
         parameters = self.parameters
@@ -248,11 +148,11 @@ class Evaluator:
             stamps,
             self.tables,
             scene.sqrt_w,
-            self._buffer,
+            self.places.buffer,
             level,
             needed,
         )
-        needed = np.where((level > 0).any(axis=0), needed, np.maximum(self.radius - 2, 0))
+        needed = np.where((level > 0).any(axis=0), needed, np.maximum(self.places.radius - 2, 0))
         point = Point(
             theta=theta,
             slot=slot,
@@ -274,9 +174,9 @@ class Evaluator:
         solve_bands(
             scene.data,
             scene.sqrt_w,
-            self._buffer,
-            offset,
-            box,
+            self.places.buffer,
+            stamps.offset,
+            stamps.box,
             layout.n_images,
             layout.first,
             layout.flux_columns,
@@ -309,7 +209,7 @@ class Evaluator:
         self._rhs.reverse()
         self._images.reverse()
         self.current, self.flux = point, point.flux
-        self._needed = np.where(point.changed, point.needed, self._needed)
+        self.places.remember(point.changed, point.needed)
         return point
 
     def _source_log_prior(self, theta: F8) -> F8:
@@ -388,38 +288,24 @@ class Evaluator:
         """Fit stamps to what the current point needed; returns the sources to draw again, or None."""
         point = self.current
         assert point is not None
-        before = self.size.copy()
-        for s in map(int, np.flatnonzero(point.changed)):
-            needed = int(point.needed[s])
-            if needed >= self.radius[s] and self.radius[s] < self._largest[s]:
-                self._resize(s, int(1.25 * self.radius[s]) + 2)
-            elif shrink and needed + 3 < 0.8 * self.radius[s]:
-                self._resize(s, max(int(1.1 * needed) + 2, 7))
-        changed = before != self.size
-        if not changed.any():
-            return None
-        return np.ones(self.n, bool) if self._place_images() else changed
+        return self.places.adapt(point.theta, point.changed, shrink)
+
+    def outdated_stamps(self) -> Bool | None:
+        """Sources whose stamp was enlarged for a trial that was let go, to be drawn again; or None."""
+        assert self.current is not None
+        redraw: Bool = self.places.size != self.current.stamps.size
+        return redraw if redraw.any() else None
 
     def settle_stamps(self) -> Bool | None:
-        """Give all sources the stamps that a fit from any other start would end with.
-
-        Sizes follow from the current point alone, not from the way to it; returns the sources to draw again
-        (on the pixel nearest to them), or None.
-        """
+        """Give all sources the stamps of the current point (:meth:`Places.settle`)."""
         point = self.current
         assert point is not None
-        before = self.size.copy()
-        for s in range(self.n):
-            if self.flux[:, s].any():
-                self._resize(s, max(int(self._needed[s]) + 2, 7))
-        changed = (before != self.size) | (_pixel(point.theta) != point.stamps.centre).any(axis=1)
-        if not changed.any():
-            return None
-        return np.ones(self.n, bool) if self._place_images() else changed
+        visible: Bool = np.asarray(self.flux.any(axis=0), bool)
+        return self.places.settle(point.theta, point.stamps.centre, visible)
 
     def buffer(self, b: int) -> F4:
         """Whitened images of one band, flat; places are in ``Stamps.offset``."""
-        return self._buffer[b]
+        return self.places.buffer[b]
 
     def images(self, point: Point, b: int, s: int) -> F4:
         """Whitened images of a source in a band at a point: float32 (n_images, h, w), a view."""
@@ -427,10 +313,5 @@ class Evaluator:
         x0, x1, y0, y1 = point.stamps.box[s]
         count = int(self.layout.n_images[s])
         start = int(point.stamps.offset[s])
-        return self._buffer[b, start : start + count * (y1 - y0) * (x1 - x0)].reshape(count, y1 - y0, x1 - x0)
-
-
-def _pixel(theta: F8) -> I8:
-    """Nearest pixel (x, y) of every source."""
-    pixel: I8 = np.floor(theta[:, :2] + 0.5).astype(np.int64)
-    return pixel
+        flat = self.places.buffer[b, start : start + count * (y1 - y0) * (x1 - x0)]
+        return flat.reshape(count, y1 - y0, x1 - x0)

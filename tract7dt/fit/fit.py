@@ -44,8 +44,8 @@ def fit_patch(problem: PatchProblem, patch_run: FitSettings) -> PatchFit:
     PatchFit
         One entry a source of the problem, in its order. A source that cannot be fitted is NaN with a reason in
         ``issues``: ``no_good_pixel`` (in no band), ``no_good_pixel:{band}``, ``no_start_values``,
-        ``outside_patch`` (position and shape held, hence without errors); ``weak_prior`` marks faint galaxies
-        whose shape was held by the engine's own weak priors.
+        ``outside_patch`` (position and shape held, hence without errors); ``weak_prior`` marks faint or
+        overshadowed sources that were held by the engine's own weak priors.
 
     Raises
     ------

@@ -44,6 +44,11 @@ _COUPLED, _LARGEST_GROUP = (2.0, 0.2, 0.05), 120
 _SETTLE = 50.0
 # How much more than the tolerance the joint step may promise a converged source.
 _JOINT = 50.0
+# After this many quarters of the iterations, sources that are still expected to gain this many tolerances wait
+# until the others are done: their steps, tried and taken back, would keep the others from settling.
+_WAIT_AFTER, _WAIT = 3, 100.0
+# A loss above this is never taken for rounding.
+_MOST_NOISE = 1.0
 # Iterations after which stamps may shrink; a new size changes the objective by about 0.01, so a late change
 # would keep the optimiser busy. They may always grow.
 _SHRINK_AFTER = (1, 4, 9)
@@ -62,7 +67,7 @@ class Maximum:
     moved : ndarray, int64 (S,)
         Iterations in which a source was moved.
     expected : ndarray, float64 (S,)
-        Gain in log-posterior that an undamped step of all sources still promises, by source.
+        Gain in log-posterior that a step of all settled sources still promises, by source.
     own : ndarray, float64 (S,)
         Gain that a step of this source alone still promises.
     last_gain : ndarray, float64 (S,)
@@ -80,8 +85,8 @@ class Maximum:
     def converged(self, tolerance: float) -> Bool:
         """Sources that have nothing more to gain, bool (S,).
 
-        What a source's own step promises is below the tolerance. In the joint step, which an unsettled neighbour
-        pushes around, it may be ``_JOINT`` times as much: a few tenths of a sigma.
+        What a source's own step promises is below the tolerance. In the joint step of all such sources it may be
+        ``_JOINT`` times as much: a few tenths of a sigma.
         """
         settled: Bool = np.logical_and(self.own < tolerance, self.expected < _JOINT * tolerance)
         return settled
@@ -108,6 +113,7 @@ class Optimiser:
         self.floor = FLOOR[self.column]
         self.point = evaluator.start_stage(layout, theta)
         self.newton = np.zeros(self.n, bool)
+        self.waiting = np.zeros(self.n, bool)
         self.damping = np.full(self.n, _LAMBDA_START)
         self.moved = np.zeros(self.n, np.int64)
         self.last_gain = np.zeros(self.n)
@@ -125,6 +131,7 @@ class Optimiser:
         Parameters
         ----------
         max_iterations : int
+            Steps that helped; of all, twice as many are tried.
         tolerance : float
             Expected gain of the whole patch at which to stop.
         freeze : float
@@ -135,15 +142,17 @@ class Optimiser:
             At the maximum give every source the stamp that it needs there, and go on: stamps that depend on the
             way would make the log-posterior depend on it too, by 0.1 or so.
         """
-        iteration = idle = rejected = 0
+        iteration = tries = idle = rejected = 0
         total = 0.0
-        # float32 residuals: what a gain over this many pixels is uncertain by
-        noise = 5e-7 * np.sqrt(self.evaluator.scene.data.size)
         gradient, hessian, free, step, expected = self._newton_step()
         status = "max_iters"
         while True:
             active = expected > freeze
             done = expected.sum() < tolerance or not active.any()
+            if done and self.waiting.any():
+                self.waiting[:] = False
+                gradient, hessian, free, step, expected = self._newton_step()
+                continue
             if done or (settle and expected.sum() < _SETTLE * tolerance):
                 redraw = self.evaluator.settle_stamps() if settle else None
                 settle = False
@@ -157,9 +166,9 @@ class Optimiser:
                 self.point = self.evaluator.accept(again)
                 gradient, hessian, free, step, expected = self._newton_step()
                 continue
-            if iteration >= max_iterations:
+            if iteration >= max_iterations or tries >= 2 * max_iterations:
                 break
-            iteration += 1
+            tries += 1
             new, predicted = self._damped_step(gradient, hessian, free, step, active)
             changed = np.bincount(self.owner, new != self._vector(), self.n) > 0
             if not changed.any():
@@ -167,16 +176,17 @@ class Optimiser:
                 break
             trial = self.evaluator.evaluate(self._theta(new), changed)
             gain, local = self._gain(trial)
-            self.moved += changed
             log.debug(
-                "iteration %d: lnp %.4f gain %.3g predicted %.3g",
-                iteration,
+                "step %d: lnp %.4f gain %.3g predicted %.3g",
+                tries,
                 self.point.lnp,
                 gain,
                 predicted.sum(),
             )
-            if gain >= 0 or (gain > -noise and predicted.sum() < 10 * noise):
+            if gain >= 0 or self._is_noise(gain, predicted.sum()):
                 rejected = 0
+                iteration += 1
+                self.moved += changed
                 total += gain
                 self.last_gain = np.where(changed, local, self.last_gain)
                 self._relax(local, predicted, gain)
@@ -185,19 +195,30 @@ class Optimiser:
                 redraw = self.evaluator.adapt_stamps(iteration in _SHRINK_AFTER)
                 if redraw is not None:
                     self.point = self.evaluator.accept(self.evaluator.evaluate(self.point.theta, redraw))
-                if gain < enough * total:
+                if enough > 0 and gain < enough * total:
                     status = "converged"
                     break
-                self.newton |= expected < self.evaluator.options.newton_below
+                self.newton |= (expected < self.evaluator.options.newton_below) & ~self.waiting
                 gradient, hessian, free, step, expected = self._newton_step()
+                if iteration == _WAIT_AFTER * max_iterations // 4:
+                    self.waiting = expected > _WAIT * tolerance
+                    if self.waiting.any():
+                        gradient, hessian, free, step, expected = self._newton_step()
             else:
                 rejected += 1
                 idle = idle + 1 if predicted.sum() < tolerance else 0
                 self._tighten(local, predicted, changed, rejected)
+                redraw = self.evaluator.outdated_stamps()
+                if redraw is not None:
+                    self.point = self.evaluator.accept(self.evaluator.evaluate(self.point.theta, redraw))
+                    gradient, hessian, free, step, expected = self._newton_step()
             if idle >= 3 or self.damping[changed].min() >= _LAMBDA_MAX:
                 status = "stalled"
                 break
-        own = self._own_gain(gradient, hessian, free)
+        if self.waiting.any():
+            self.waiting[:] = False
+            gradient, hessian, free, step, expected = self._newton_step()
+        own, expected = self._prospects(gradient, hessian, free, tolerance)
         return Maximum(self.point, status, iteration, self.moved, expected, own, self.last_gain)
 
     # ---------------------------------------------------------------- steps
@@ -214,6 +235,7 @@ class Optimiser:
         gradient, hessian = self.evaluator.derivatives(self.point, self.newton)
         vector = self._vector()
         free = ~(((vector <= self.lower) & (gradient < 0)) | ((vector >= self.upper) & (gradient > 0)))
+        free &= ~self.waiting[self.owner]
         if self.newton.any() and not self._make_positive(hessian, free):
             self.newton[:] = False
             gradient, hessian = self.evaluator.derivatives(self.point, self.newton)
@@ -251,13 +273,25 @@ class Optimiser:
         graph = coo_array((np.ones(len(rows)), (owner[rows], owner[columns])), shape=(self.n, self.n))
         return connected_components(graph, directed=False)[1].astype(np.int64)
 
-    def _own_gain(self, gradient: F8, hessian: F8, free: Bool) -> F8:
-        """Gain that an undamped step of each source alone promises, float64 (S,)."""
-        gain = np.zeros(self.n)
+    def _prospects(self, gradient: F8, hessian: F8, free: Bool, tolerance: float) -> tuple[F8, F8]:
+        """Gain that a step of each source alone promises, and one of all that have next to nothing to gain alone.
+
+        A source that is still to move is held where it is in the second: what it would do to its neighbours
+        when it moves is its own doing. Steps within trust; float64 (S,) each.
+        """
+        own = np.zeros(self.n)
         for s in np.unique(self.owner):
-            own = self.owner == s
-            step = solve(hessian, gradient, free & own, self.floor)
-            gain[s] = 0.5 * gradient[own] @ step[own]
+            own[s] = self._promise(gradient, hessian, free & (self.owner == s))[s]
+        settled = own < tolerance
+        together = self._promise(gradient, hessian, free & settled[self.owner])
+        return own, np.where(settled, together, own)
+
+    def _promise(self, gradient: F8, hessian: F8, free: Bool) -> F8:
+        """Expected gain of a step of some parameters, every source's part of it cut to trust; float64 (S,)."""
+        step = solve(hessian, gradient, free, self.floor)
+        excess = _excess(step, TRUST[self.column], self.owner, self.n)
+        share = np.minimum(1.0, 1 / np.maximum(excess, 1e-9))
+        gain: F8 = np.abs(np.bincount(self.owner, 0.5 * gradient * step, self.n)) * share * (2 - share)
         return gain
 
     def _damped_step(self, gradient: F8, hessian: F8, free: Bool, step: F8, active: Bool) -> tuple[F8, F8]:
@@ -267,7 +301,8 @@ class Optimiser:
         trust = TRUST[self.column]
         ellipticity = (self.column == EE1) | (self.column == LOG_N - 1)
         trust = np.where(ellipticity, trust * (1 + (theta[:, EE1:LOG_N] ** 2).sum(axis=1))[owner], trust)
-        diagonal = np.maximum(np.diagonal(hessian), 0)
+        # at least what moves the log-posterior by 1/2 over a trusted step: a flat direction must feel the damping
+        diagonal = np.maximum(np.diagonal(hessian), TRUST[self.column] ** -2.0)
         damping = np.maximum(self.damping, _LAMBDA_MIN)
         moving = free & active[owner]
         step = np.where(moving, step, 0.0)
@@ -293,6 +328,18 @@ class Optimiser:
         for before, after in zip(self.point.residuals, trial.residuals):
             gain += local_gain(before, after, self.point.stamps.box, local)
         return float(gain), local + trial.source_log_prior - self.point.source_log_prior
+
+    def _is_noise(self, loss: float, promised: float) -> bool:
+        """Whether a loss is no more than rounding, and the promised gain could not be told from it.
+
+        The residuals are float32: exact to 1e-7 of the data. Where a bright star leaves large residuals, the
+        sum of their squares is uncertain by much more than where they are noise.
+        """
+        if loss < -_MOST_NOISE:
+            return False
+        pairs = zip(self.evaluator.scene.data, self.point.residuals, strict=True)
+        noise = 1e-7 * np.sqrt(sum(float(np.sum((d * r) ** 2)) + d.size for d, r in pairs))
+        return loss > -2 * noise and promised < 10 * noise
 
     def _relax(self, local: F8, predicted: F8, gain: float) -> None:
         """After a step that helped: less damping, but for sources that fell short of their promise."""

@@ -53,6 +53,11 @@ class EngineOptions:
         Gaussian mixtures of Hogg & Lang (2013), for comparison with The Tractor.
     stamp_threshold : float
         A source's stamp reaches to where its model drops below this many sigma of a pixel, in every band.
+    stamp_radius_max : int
+        Largest radius of a stamp, pix, unless the start values need more (then half as much again). What swells
+        in the fit is cut there: it is no source any more, and would cost more than all others together.
+    stamp_radius_weak : int
+        The same for sources with weak priors.
     freeze : float
         A source that a Newton step would improve by less than this is not moved (nor rendered again).
     min_tolerance : float
@@ -67,13 +72,16 @@ class EngineOptions:
     newton_below : float
         Expected gain below which a source's exact curvature replaces the Gauss-Newton one.
     weak_priors : bool
-        Give log re, ee1, ee2 and ln n of a galaxy weak Gaussian priors where its total S/N is below
-        ``weak_prior_snr``. Otherwise a faint free-n Sersic runs to the largest n and re, where it stands in
-        for the sky, and a faint, hardly resolved galaxy becomes a needle. Such sources carry the issue
-        ``weak_prior``.
+        Give the position of a source, and log re, ee1, ee2 and ln n of a galaxy, weak Gaussian priors where its
+        total S/N is below ``weak_prior_snr``; in a blend the S/N counts by the source's share of the light under
+        its profile. Otherwise a faint free-n Sersic runs to the largest n and re, where it stands in for the sky,
+        a faint, hardly resolved galaxy becomes a needle, and a source beside a bright one swells to take over
+        what the other's model leaves. Such sources carry the issue ``weak_prior``.
     weak_prior_snr : float
-    weak_prior_log_re, weak_prior_ee, weak_prior_log_n : float
-        One sigma of these priors; their means are the start values.
+    weak_prior_pos, weak_prior_log_re, weak_prior_ee, weak_prior_log_n : float
+        One sigma of these priors (pix for the position); their means are the start values.
+    weak_prior_growth, weak_prior_re : float
+        Largest re of such a galaxy, in start values or in pix, whichever is more.
     re_min, re_max : float
         Box of re, pix.
     re_max_of_patch : float
@@ -88,7 +96,9 @@ class EngineOptions:
 
     profiles: Literal["sersic", "mixture"] = "sersic"
     stamp_threshold: float = 0.01
-    freeze: float = 2e-5
+    stamp_radius_max: int = 127
+    stamp_radius_weak: int = 63
+    freeze: float = 1e-4
     min_tolerance: float = 1e-3
     early_tolerance: float = 1.0
     early_enough: float = 0.3
@@ -96,9 +106,12 @@ class EngineOptions:
     newton_below: float = 3.0
     weak_priors: bool = True
     weak_prior_snr: float = 40.0
+    weak_prior_pos: float = 1.0
     weak_prior_log_re: float = 0.7
     weak_prior_ee: float = 1.0
     weak_prior_log_n: float = 0.5
+    weak_prior_growth: float = 5.0
+    weak_prior_re: float = 12.0
     re_min: float = 0.1
     re_max: float = 1000.0
     re_max_of_patch: float = 0.5

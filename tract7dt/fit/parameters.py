@@ -155,10 +155,11 @@ def _shared_precision(sources: ModelSources, start: F8, star: Bool) -> F8:
 
 
 def add_weak_priors(parameters: Parameters, total_snr: F8, options: EngineOptions) -> Bool:
-    """Add the weak priors on shape and index to galaxies of low total S/N; returns which got them.
+    """Add the weak priors to sources of low total S/N; returns which got them.
 
-    The widths around the start (a factor 2 in re, for one) are next to nothing where the data know the shape,
-    and enough to keep a faint source from turning into sky or into a needle.
+    The widths around the start (a pixel, a factor 2 in re) are next to nothing where the data know better, and
+    enough to keep a faint source from wandering off, from turning into sky or into a needle, and from taking
+    over the light that its neighbour's model does not describe.
 
     Parameters
     ----------
@@ -170,10 +171,17 @@ def add_weak_priors(parameters: Parameters, total_snr: F8, options: EngineOption
     """
     if not options.weak_priors:
         return np.zeros(len(total_snr), bool)
-    faint = (total_snr < options.weak_prior_snr) & (parameters.kind != ModelKind.STAR) & ~parameters.held
-    parameters.prior_precision[faint, LOG_RE, LOG_RE] += options.weak_prior_log_re**-2
+    faint = (total_snr < options.weak_prior_snr) & ~parameters.held
+    for component in (0, 1):
+        parameters.prior_precision[faint, component, component] += options.weak_prior_pos**-2
+    galaxy = faint & (parameters.kind != ModelKind.STAR)
+    widest = np.maximum(
+        parameters.start[:, LOG_RE] + np.log(options.weak_prior_growth), np.log(options.weak_prior_re)
+    )
+    parameters.upper[galaxy, LOG_RE] = np.minimum(parameters.upper[:, LOG_RE], widest)[galaxy]
+    parameters.prior_precision[galaxy, LOG_RE, LOG_RE] += options.weak_prior_log_re**-2
     for component in (EE1, EE2):
-        parameters.prior_precision[faint, component, component] += options.weak_prior_ee**-2
+        parameters.prior_precision[galaxy, component, component] += options.weak_prior_ee**-2
     free_n = faint & (parameters.kind == ModelKind.SERSIC)
     parameters.prior_precision[free_n, LOG_N, LOG_N] += options.weak_prior_log_n**-2
     return faint

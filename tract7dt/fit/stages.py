@@ -128,8 +128,9 @@ def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions
     start = evaluator.start_stage(build_layout(parameters, False, False), parameters.start)
     if _drop_invisible(evaluator, start, sources):
         start = evaluator.start_stage(build_layout(parameters, False, False), parameters.start)
-    weak = add_weak_priors(parameters, _total_snr(start, evaluator.live), options)
+    weak = add_weak_priors(parameters, _total_snr(start, evaluator), options)
     weak &= evaluator.live.any(axis=0)
+    evaluator.places.restrict(weak)
     maximum = _run_stages(evaluator, settings, options, out)
     _fill(out, np.flatnonzero(usable), problem, evaluator, maximum, settings, options)
     for i, is_weak in zip(np.flatnonzero(usable), weak):
@@ -139,12 +140,25 @@ def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions
     return out
 
 
-def _total_snr(point: Point, live: Bool) -> F8:
-    """Signal to noise of every source over all bands, with the fluxes of a point (negative ones count as 0)."""
-    per_band = np.zeros(live.shape)
-    scale = point.scale[:, :-1]
-    np.divide(np.maximum(point.flux, 0), scale, out=per_band, where=live & (scale > 0))
-    snr: F8 = np.sqrt((per_band**2).sum(axis=0))
+def _total_snr(point: Point, evaluator: Evaluator) -> F8:
+    """Signal to noise of every source over all bands, times its share of the light under its profile.
+
+    With the fluxes of a point (negative ones count as 0). In a blend with a much brighter neighbour the flux
+    at the start is mostly what the neighbour's model leaves over, and says nothing about how well the source
+    is known.
+    """
+    layout = evaluator.layout
+    assert layout is not None
+    columns = layout.flux_columns[:-1]
+    total = np.zeros(evaluator.n)
+    for b, live in enumerate(evaluator.live):
+        overlap = np.maximum(point.matrix[b][np.ix_(columns, columns)], 0)
+        flux = np.where(live, np.maximum(point.flux[b], 0), 0)
+        own = flux * np.diagonal(overlap)
+        everything = overlap @ flux
+        share = np.divide(own, everything, out=np.zeros(evaluator.n), where=everything > 0)
+        total += flux * own * share**2
+    snr: F8 = np.sqrt(total)
     return snr
 
 
@@ -235,7 +249,9 @@ def _fill(
     out.sky_err[:] = errors.sky_err
     tolerance = max(settings.dlnp_stop, options.min_tolerance)
     done = maximum.converged(tolerance)
-    spent = maximum.iterations >= max(1, settings.n_opt_iters - max(0, settings.flag_maxiter_margin))
+    spent = maximum.status == "max_iters" or maximum.iterations >= max(
+        1, settings.n_opt_iters - max(0, settings.flag_maxiter_margin)
+    )
     out.converged[place] = done & seen
     out.hit_max_iters[place] = ~done & seen & spent
     out.stalled[place] = ~done & seen & ~spent

@@ -1,0 +1,234 @@
+"""Where the sources of a patch are drawn: sizes of stamps, middles, and room for the images in flat buffers.
+
+Every source has two places of the same size, one for its images at the current point and one for a trial. A source
+that outgrows its places gets new ones at the end of the buffers: nobody else has to be drawn again for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tract7dt.fit.draw import Stamps, Tables, draw_sources
+from tract7dt.fit.options import EngineOptions
+from tract7dt.fit.parameters import LOG_RE, Parameters
+from tract7dt.fit.profiles import CUT_RADIUS
+from tract7dt.fit.scene import Scene
+from tract7dt.fit.stamps import boxes, stamp_size, usable_radius
+from tract7dt.types import ModelKind
+
+F4 = NDArray[np.float32]
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+# A source farther from the middle of its stamp than this (pix) gets a new middle.
+_KEEP_CENTRE = 0.75
+# Profiles end softly: nothing is left this many half-light radii beyond the cut.
+_SOFT_END = 1.0
+# A step in log re before which a larger stamp is prepared. The gain of such a step is far above what the change of
+# stamps does to the objective; for a smaller one it would not be.
+_MUCH_WIDER = 0.25
+# Once sizes are settled, a source must have grown by this (in log re) to get a larger stamp.
+_SETTLED_GROWTH = 0.15
+
+
+def pixel(theta: F8) -> I8:
+    """Nearest pixel (x, y) of every source, int64 (S, 2)."""
+    nearest: I8 = np.floor(theta[:, :2] + 0.5).astype(np.int64)
+    return nearest
+
+
+class Places:
+    """Stamps and buffers of one set of sources.
+
+    Parameters
+    ----------
+    scene : Scene
+    parameters : Parameters
+    options : EngineOptions
+
+    Attributes
+    ----------
+    size, radius : ndarray, int64 (S,)
+        Side of a source's stamp, and the radius that is used of it.
+    buffer : ndarray, float32 (nband, ...)
+        Whitened images, flat; places are in ``Stamps.offset``.
+    """
+
+    def __init__(self, scene: Scene, parameters: Parameters, options: EngineOptions) -> None:
+        n = len(parameters.kind)
+        self.scene, self.parameters, self.options = scene, parameters, options
+        self.size, self.radius = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self.buffer: F4 = np.empty((scene.n_bands, 0), np.float32)
+        self._extended = parameters.kind != ModelKind.STAR
+        self._n_images = np.ones(n, np.int64)
+        self._capacity, self._needed = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self._offset, self._end = np.zeros((2, n), np.int64), 0
+        self._psf, self._psf_offset = np.zeros((scene.n_bands, 0), np.float32), np.zeros(n, np.int64)
+        self._most = np.full(n, options.stamp_radius_max, np.int64)
+        self._largest = self._reach(parameters.start)
+        self._settled: F8 | None = None
+
+    def _reach(self, theta: F8) -> I8:
+        """Radius beyond which a source's model is zero but for the ringing of the PSF's edge."""
+        scene, star = self.scene, ~self._extended
+        psf = np.where(star, scene.psf_radius(False), scene.psf_radius(True))
+        profile = np.where(star, 0.0, (CUT_RADIUS + _SOFT_END) * np.exp(np.minimum(theta[:, LOG_RE], 7.0)))
+        most = np.minimum(self._most, max(scene.ny, scene.nx))
+        reach: I8 = np.minimum(psf + 3 + np.ceil(profile).astype(np.int64), np.maximum(most, psf + 3))
+        return reach
+
+    def _resize(self, s: int, radius: int) -> None:
+        """Give a source the smallest stamp that serves a radius."""
+        self.size[s] = stamp_size(min(radius, int(self._largest[s])))
+        self.radius[s] = min(usable_radius(int(self.size[s])), int(self._largest[s]))
+
+    def first_sizes(self, level: F8, live: Bool, tables: Tables) -> None:
+        """Stamp sizes from the start values: draw models alone, on growing stamps, until they fit.
+
+        A source whose start values alone need more than the cap of radii may have that, and half as much again.
+        """
+        scene, theta = self.scene, self.parameters.start
+        n = len(theta)
+        self._most[:] = max(scene.ny, scene.nx)
+        self._largest = self._reach(theta)
+        for s in range(n):
+            reach = min(int(4 * np.exp(min(theta[s, LOG_RE], 6.0))) + 12, 96) if self._extended[s] else 0
+            self._resize(s, max(scene.psf_radius(bool(self._extended[s])) + 4, reach))
+        todo = (level > 0).any(axis=0)
+        needed, held = np.zeros(n, np.int64), np.ones(n, bool)
+        for _ in range(4):
+            if not todo.any():
+                break
+            self._load_psfs()
+            nowhere = np.zeros(n, np.int64)
+            box = np.zeros((n, 4), np.int64)
+            stamps = Stamps(self.size, pixel(theta), box, nowhere, self._psf, self._psf_offset)
+            empty = np.zeros((scene.n_bands, 1), np.float32)
+            draw_sources(
+                theta, self.parameters.kind, False, False, held, todo, live, stamps, tables, scene.sqrt_w,
+                empty, level, needed,
+            )  # fmt: skip
+            grow = todo & (needed >= self.radius - 1) & (self.radius < self._largest)
+            for s in map(int, np.flatnonzero(todo)):
+                self._resize(s, int(1.5 * self.radius[s]) if grow[s] else max(int(needed[s]) + 2, 7))
+            todo = grow
+        self._most = np.maximum(self.options.stamp_radius_max, self.radius + self.radius // 2)
+
+    def restrict(self, weak: Bool) -> None:
+        """Lower the cap of radii for sources that are held by weak priors."""
+        cap = np.maximum(self.options.stamp_radius_weak, self.radius + self.radius // 2)
+        self._most = np.where(weak, np.minimum(self._most, cap), self._most)
+        self._largest = self._reach(self.parameters.start)
+
+    # ---------------------------------------------------------------- room
+    def start_stage(self, n_images: I8) -> None:
+        """Forget all places; the sources are to have ``n_images`` images each."""
+        self._n_images, self._end, self._settled = n_images, 0, None
+        self._capacity[:] = 0
+
+    def _load_psfs(self) -> None:
+        """PSF transforms of the sizes in use, flat, and each source's place in them."""
+        keys = [(int(m), bool(extended)) for m, extended in zip(self.size, self._extended, strict=True)]
+        start, parts, place = 0, [], {}
+        for key in sorted(set(keys)):
+            parts.append(self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1))
+            place[key] = start
+            start += parts[-1].shape[1]
+        self._psf = np.concatenate(parts, axis=1) if parts else np.zeros((self.scene.n_bands, 0), np.float32)
+        self._psf_offset = np.array([place[key] for key in keys], np.int64)
+
+    def _make_room(self) -> None:
+        """Two new places for every source that outgrew its own; what is in the buffers stays where it is."""
+        outgrown = np.flatnonzero(self.radius > self._capacity)
+        if len(outgrown) == 0:
+            return
+        used = self._end
+        capacity = self.radius[outgrown] + self.radius[outgrown] // 4 + 2
+        self._capacity[outgrown] = capacity
+        side = 2 * capacity + 1
+        room = self._n_images[outgrown] * np.minimum(side, self.scene.nx) * np.minimum(side, self.scene.ny)
+        begin = used + 2 * np.concatenate([[0], np.cumsum(room)[:-1]])
+        self._offset[0, outgrown], self._offset[1, outgrown] = begin, begin + room
+        self._end = used + 2 * int(room.sum())
+        if self.buffer.shape[1] < self._end:
+            larger = np.empty((self.scene.n_bands, self._end + self._end // 3), np.float32)
+            larger[:, :used] = self.buffer[:, :used]
+            self.buffer = larger
+
+    def stamps(self, theta: F8, changed: Bool, before: Stamps | None, slot: I8, recentre: bool) -> Stamps:
+        """Stamps of a point: new ones for the changed sources, those of ``before`` for the others.
+
+        Parameters
+        ----------
+        theta : ndarray, float64 (S, 6)
+        changed : ndarray, bool (S,)
+        before : Stamps or None
+            Of the current point.
+        slot : ndarray, int64 (S,)
+            Which of its two places a source is to use.
+        recentre : bool
+            Put the changed sources on the pixels nearest to them.
+        """
+        self._load_psfs()
+        self._make_room()
+        centre = pixel(theta)
+        if before is not None and not recentre:
+            # a middle that followed the source at half a pixel would make the objective jump there, to and fro
+            near = np.abs(theta[:, :2] - before.centre).max(axis=1, initial=0.0) < _KEEP_CENTRE
+            centre = np.where(near[:, None], before.centre, centre)
+        box = boxes(centre, self.radius, self.scene.ny, self.scene.nx)
+        offset = np.take_along_axis(self._offset, slot[None], axis=0)[0]
+        if before is not None:
+            box = np.where(changed[:, None], box, before.box)
+            centre = np.where(changed[:, None], centre, before.centre)
+            offset = np.where(changed, offset, before.offset)
+        return Stamps(self.size.copy(), centre, box, offset, self._psf, self._psf_offset)
+
+    # ---------------------------------------------------------------- sizes on the way
+    def remember(self, changed: Bool, needed: I8) -> None:
+        """Take note of the radii that the changed sources of an accepted point needed."""
+        self._needed = np.where(changed, needed, self._needed)
+
+    def prepare(self, theta: F8, before: F8, changed: Bool) -> None:
+        """Before a trial: larger stamps for sources that the step makes wider, lest they be drawn twice."""
+        self._largest = np.where(changed, self._reach(theta), self._largest)
+        wider = np.where(self._extended & changed, theta[:, LOG_RE] - before[:, LOG_RE], 0.0)
+        for s in map(int, np.flatnonzero((wider > _MUCH_WIDER) & self._may_grow(theta))):
+            radius = int(self._needed[s] * np.exp(min(wider[s], 0.7))) + 2
+            if radius > self.radius[s]:
+                self._resize(s, max(radius, int(self.radius[s])))
+
+    def _may_grow(self, theta: F8) -> Bool:
+        if self._settled is None:
+            return np.ones(len(theta), bool)
+        grown: Bool = theta[:, LOG_RE] > self._settled + _SETTLED_GROWTH
+        return grown
+
+    def adapt(self, theta: F8, changed: Bool, shrink: bool) -> Bool | None:
+        """Fit stamps to what the current point needed; returns the sources to draw again, or None."""
+        before = self.size.copy()
+        may_grow = self._may_grow(theta)
+        for s in map(int, np.flatnonzero(changed)):
+            needed = int(self._needed[s])
+            if needed >= self.radius[s] and self.radius[s] < self._largest[s]:
+                if may_grow[s]:
+                    self._resize(s, int(1.25 * self.radius[s]) + 2)
+            elif shrink and self._settled is None and needed + 3 < 0.8 * self.radius[s]:
+                self._resize(s, max(int(1.1 * needed) + 2, 7))
+        redraw: Bool = before != self.size
+        return redraw if redraw.any() else None
+
+    def settle(self, theta: F8, centre: I8, visible: Bool) -> Bool | None:
+        """Give all sources the stamps that a fit from any other start would end with.
+
+        Sizes follow from the current point alone, not from the way to it; returns the sources to draw again
+        (on the pixel nearest to them), or None.
+        """
+        before = self.size.copy()
+        for s in map(int, np.flatnonzero(visible)):
+            self._resize(s, max(int(self._needed[s]) + 2, 7))
+        self._settled = theta[:, LOG_RE].copy()
+        redraw: Bool = (before != self.size) | (pixel(theta) != centre).any(axis=1)
+        return redraw if redraw.any() else None
