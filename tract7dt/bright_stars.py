@@ -26,6 +26,7 @@ MODEL_ERROR = 0.1
 WING_RADIUS = 120
 
 _BRIGHT_SIGMA = 20.0
+_FAINTEST = 1e-4
 _MIN_PIXELS = 10
 
 
@@ -79,7 +80,7 @@ def without_bright_stars(
                 continue
             place, part = found
             used = weight[band][place] > 0
-            seen = flux_from_wings(data[band][place], used, wide[part], float(sky_sigma[band]))
+            seen = flux_from_wings(data[band][place], used, wide, part, float(sky_sigma[band]))
             bright = max(float(np.nan_to_num(flux[band, star])), seen, 0.0)
             tails[band][place] += bright * beyond[part]
             variance[band][place] += (bright * error[part]) ** 2
@@ -96,22 +97,26 @@ def _scatter_by_radius(stamp: F8) -> F8:
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0.0))[ring].reshape(stamp.shape))
 
 
-def flux_from_wings(data: F4, used: Bool, stamp: F8, sky_sigma: float) -> float:
+def flux_from_wings(data: F4, used: Bool, stamp: F8, part: tuple[slice, slice], sky_sigma: float) -> float:
     """Flux of a star from its bright pixels: the median of data / stamp, 0 with too few of them.
 
     Parameters
     ----------
     data, used : ndarray (ny, nx)
         Scaled counts; False where masked, as a saturated core is.
-    stamp : ndarray (ny, nx)
-        The PSF on the same pixels.
+    stamp : ndarray (k, k)
+        The PSF.
+    part : (slice, slice)
+        Its pixels that ``data`` shows. Those below 1e-4 of its peak do not count: out there, other sources
+        are brighter than the star.
     sky_sigma : float
         Scaled counts.
     """
-    bright = used & (data > _BRIGHT_SIGMA * sky_sigma) & (stamp > 0)
+    shown = stamp[part]
+    bright = used & (data > _BRIGHT_SIGMA * sky_sigma) & (shown > _FAINTEST * stamp.max())
     if np.count_nonzero(bright) < _MIN_PIXELS:
         return 0.0
-    return float(np.median(data[bright] / stamp[bright]))
+    return float(np.median(data[bright] / shown[bright]))
 
 
 def overlap(

@@ -224,7 +224,7 @@ def _with_wings(
                 continue
             place, part = found
             used = np.asarray(masks[frame.band][place]) == 0
-            seen = flux_from_wings(np.array(frame.data[place]), used, stamp[part], frame.sky_sigma)
+            seen = flux_from_wings(np.array(frame.data[place]), used, stamp, part, frame.sky_sigma)
             flux[number, star] = np.fmax(flux[number, star], seen)
     return flux
 
