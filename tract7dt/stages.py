@@ -308,7 +308,7 @@ def _read_payload_index(settings: Settings) -> dict[str, dict[str, Any]]:
 
 # --- fit -----------------------------------------------------------------------------------------------
 
-#: CPU seconds of work that make a batch worth the start of a pool task (measured: docs/orchestration).
+#: CPU seconds of work that make a batch worth the start of a pool task.
 _BATCH_SECONDS = 8.0
 
 

@@ -249,7 +249,7 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path: Path) -> None:
     target = tmp_path / "f"
     target.mkdir()
     make_sample(target, tiny)  # an empty folder is filled
-    with pytest.raises(SampleError, match="is there and not empty; force replaces it"):
+    with pytest.raises(SampleError, match="is there and not empty; --force replaces it"):
         make_sample(target, tiny)
     (target / "extra").write_text("x")
     make_sample(target, tiny, force=True)

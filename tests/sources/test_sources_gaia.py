@@ -12,7 +12,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.time import Time
 from astropy.wcs import WCS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tract7dt.errors import InputError
@@ -227,13 +227,14 @@ def test_stars_far_from_the_field_have_no_pixel():
     points=st.lists(st.tuples(st.floats(-0.5, 299.4), st.floats(-0.5, 199.4)), min_size=1, max_size=6),
     least=st.integers(1, 400),
 )
+@example(points=[(0.5, 0.5)], least=1)
 def test_selection_box_is_a_square_on_the_frame_around_all(points, least):
     frame = Box(0, 300, 0, 200)
     x, y = np.array(points).T
     box = selection_box(x, y, least, frame)
     assert box.contains(x, y).all()
     assert box.expanded(0, frame) == box
-    spread = max(int(np.rint(v.max())) - int(np.rint(v.min())) + 1 for v in (x, y))
+    spread = max(int(np.floor(v.max() + 0.5)) - int(np.floor(v.min() + 0.5)) + 1 for v in (x, y))
     side = max(least, spread)
     assert (box.nx, box.ny) == (min(side, 300), min(side, 200))
 

@@ -61,7 +61,7 @@ def _check_target(target: Path, force: bool) -> bool:
     if not any(target.iterdir()):
         return False
     if not force:
-        raise SampleError(f"{target} is there and not empty; force replaces it")
+        raise SampleError(f"{target} is there and not empty; --force replaces it")
     if not (target / _MARK).is_file():
         raise SampleError(f"{target} does not look like a sample field (no {_MARK}): not replaced")
     return True

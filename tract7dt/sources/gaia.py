@@ -117,8 +117,9 @@ def selection_box(x: F8, y: F8, min_size: int, frame: Box) -> Box:
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.any():
         return frame
-    low = [int(np.rint(v[finite].min())) for v in (x, y)]
-    high = [int(np.rint(v[finite].max())) + 1 for v in (x, y)]
+    # Pixel i covers [i - 0.5, i + 0.5): floor, not rint, which goes to even.
+    low = [int(np.floor(v[finite].min() + 0.5)) for v in (x, y)]
+    high = [int(np.floor(v[finite].max() + 0.5)) + 1 for v in (x, y)]
     side = max(high[0] - low[0], high[1] - low[1], min_size)
     edges: list[int] = []
     for lo, hi, first, last in (
