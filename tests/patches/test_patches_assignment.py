@@ -37,7 +37,9 @@ def test_base_halo_and_shining_neighbours(make_field, make_sources, masks, grids
     off = np.isin(np.arange(12), [9, 10])
     columns = {"FLUX_g": flux, "FLUX_r": flux, "TYPE": "STAR"}
     sources = make_sources(x, y, excluded_saturation=saturated, excluded_crop=off, **columns)
-    payload = build_payload(first_patch(field, settings), field, masks(field), sources, grids, settings)
+    final = masks(field)
+    final["r"][39:42, 29:32] = BAD_SATURATED
+    payload = build_payload(first_patch(field, settings), field, final, sources, grids, settings)
     assert kinds_by_id(payload) == {
         "00000": "",  # in the base box
         "00001": "",  # last position on pixel 59
@@ -45,8 +47,8 @@ def test_base_halo_and_shining_neighbours(make_field, make_sources, masks, grids
         "00003": "halo",
         "00004": "outside",  # bright and 7 px off
         # 00005: as near, but far too faint
-        "00006": "saturated",  # excluded, beyond the roi
-        "00007": "saturated",  # excluded, within the base box: not reported, yet modelled
+        "00006": "beside",  # excluded, beyond the roi, but it is not the star that saturates
+        "00007": "saturated",  # that is this one, within the base box: not reported, yet modelled
         # 00008: excluded and too faint to matter; 00009: flagged off the frame but on it, contradictory
         "00010": "outside",  # off the frame, known from the catalogue
         # 00011: farther than a stamp reaches, whatever its flux
@@ -54,7 +56,7 @@ def test_base_halo_and_shining_neighbours(make_field, make_sources, masks, grids
     table = payload.table
     assert table["_is_halo_source"].tolist() == [kind != "" for kind in table["halo_kind"]]
     assert table["source_index"].tolist() == sorted(table["source_index"])
-    held = table["halo_kind"].isin(["outside", "saturated"]).to_numpy()
+    held = table["halo_kind"].isin(["outside", "saturated", "beside"]).to_numpy()
     for band in field.bands:
         start = table[f"_flux_start_{band}"].to_numpy()
         assert np.isnan(start[~held]).all()
@@ -111,7 +113,7 @@ def test_assignment_equals_a_plain_search(make_field, make_sources, masks, setti
                 px = np.clip(x[row], patch.roi.x0, patch.roi.x1 - 1)
                 py = np.clip(y[row], patch.roi.y0, patch.roi.y1 - 1)
                 if np.hypot(px - x[row], py - y[row]) <= far[row]:
-                    expected.append((row, "saturated" if table["excluded_saturation"][row] else "outside"))
+                    expected.append((row, "beside" if table["excluded_saturation"][row] else "outside"))
         got = found.assign(patch)
         assert list(zip(got.rows.tolist(), got.kind.tolist(), strict=True)) == expected
 

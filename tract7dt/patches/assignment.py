@@ -13,17 +13,18 @@ import pandas as pd
 from tract7dt.aperture import circular_flux
 from tract7dt.bright_stars import WING_RADIUS, flux_from_wings, overlap
 from tract7dt.patches.reach import reach
+from tract7dt.patches.saturation import saturated_cores
 from tract7dt.types import BAD_NONFINITE, F8, I8, U1, Bool, Box, Field, Frame, ModelKind, Patch, Sources
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["BASE", "HALO", "OUTSIDE", "SATURATED", "Assignment", "SourceMap"]
+__all__ = ["BASE", "BESIDE", "HALO", "OUTSIDE", "SATURATED", "Assignment", "SourceMap"]
 
 log = logging.getLogger(__name__)
 
 #: Values of the payload column ``halo_kind``.
-BASE, HALO, OUTSIDE, SATURATED = "", "halo", "outside", "saturated"
+BASE, HALO, OUTSIDE, SATURATED, BESIDE = "", "halo", "outside", "saturated", "beside"
 
 #: Rows of a frame that are read at once for aperture fluxes.
 _CHUNK_ROWS = 512
@@ -40,9 +41,9 @@ class Assignment:
         Row numbers in the base catalogue.
     kind : ndarray of str (n,)
         ``""`` base, ``halo`` active within the roi, ``outside`` not fitted here but shining in,
-        ``saturated`` excluded for saturation.
+        ``saturated`` a star with a saturated core, ``beside`` excluded because it lies near one.
     flux : ndarray, float64 (nband, n)
-        Start flux of ``outside`` and ``saturated`` sources (NaN: unknown); NaN for the others.
+        Start flux of ``outside``, ``saturated`` and ``beside`` sources (NaN: unknown); NaN for the others.
     """
 
     rows: I8
@@ -62,6 +63,8 @@ class SourceMap:
         Working frame, pix.
     active, saturated : ndarray, bool (n,)
         Neither: a row off the frame with a catalogue flux.
+    core : ndarray, bool (n,)
+        Of the ``saturated`` ones, the stars that saturate.
     flux : ndarray, float64 (nband, n)
         The catalogue's where finite and positive, else an aperture on the frame.
     reach : ndarray, float64 (n,)
@@ -73,6 +76,7 @@ class SourceMap:
     y: F8
     active: Bool
     saturated: Bool
+    core: Bool
     flux: F8
     reach: F8
 
@@ -112,17 +116,19 @@ class SourceMap:
         rows = np.flatnonzero(active | saturated | beyond)
         rows = rows[np.argsort(y[rows], kind="stable")]
         x, y, active, saturated = x[rows], y[rows], active[rows], saturated[rows]
+        core = np.zeros(len(rows), bool)
+        core[saturated] = saturated_cores(masks.values(), x[saturated], y[saturated])
         flux = _with_apertures(given[:, rows], x, y, saturated, field, masks, run.r_ap)
         if stamp_at is not None:
-            unknown = saturated & np.isnan(given[:, rows])
+            unknown = core & np.isnan(given[:, rows])
             flux = _with_wings(flux, unknown, x, y, field, masks, stamp_at)
         kind, re, index = _shapes(table.iloc[rows], saturated, settings)
         fwhm = np.array([f.fwhm_pix or run.fallback_default_fwhm_pix for f in field.frames.values()])
         sigma = np.array([f.sky_sigma for f in field.frames.values()])
         # The wings of a saturated star are subtracted beyond its stamp, so that it matters farther out.
-        stamp_end = np.where(saturated, WING_RADIUS, settings.epsf.final_psf_size // 2 + 2.0)
+        stamp_end = np.where(core, WING_RADIUS, settings.epsf.final_psf_size // 2 + 2.0)
         far = reach(flux, kind, re, index, sigma, fwhm, settings.moffat_psf.beta, stamp_end)
-        return cls(rows, x, y, active, saturated, flux, far)
+        return cls(rows, x, y, active, saturated, core, flux, far)
 
     def assign(self, patch: Patch) -> Assignment:
         """Sources of ``patch``."""
@@ -135,7 +141,8 @@ class SourceMap:
         base = active & patch.base.contains(x, y)
         kind = np.full(len(x), "-", dtype="<U9")
         kind[shines & ~active] = OUTSIDE
-        kind[shines & self.saturated[near]] = SATURATED
+        kind[shines & self.saturated[near]] = BESIDE
+        kind[shines & self.core[near]] = SATURATED
         kind[shines & active & ~inside] = OUTSIDE
         kind[inside] = HALO
         kind[base] = BASE

@@ -43,7 +43,7 @@ def model_sources(payload: PatchPayload, patch_run: PatchRunSettings) -> ModelSo
 
     Priors: only for a value that came from the catalogue and has a finite positive error; ellipticity
     and angle only where both have. Neighbours that are not fitted here are held: a position prior of
-    0.1 pix (``outside``) or 0.3 pix (``saturated``) at most, and for ``outside`` ones of 20 % on Re,
+    0.1 pix (``outside``) or 0.3 pix (``saturated``, ``beside``) at most, and for ``outside`` ones of 20 % on Re,
     0.1 on ELL and 15 deg on THETA at most. Their flux has a prior of 20 % (``outside``: with the
     aperture's sky noise where it came from one), except that the clipped aperture flux of a ``saturated``
     row, a mere lower limit, has none.
@@ -61,7 +61,7 @@ def model_sources(payload: PatchPayload, patch_run: PatchRunSettings) -> ModelSo
     """
     table = payload.table
     place = _column(table, "halo_kind", "").astype(str).to_numpy(dtype=object)
-    outside, saturated = place == "outside", place == "saturated"
+    outside, saturated = place == "outside", (place == "saturated") | (place == "beside")
     re, re_err = _radius(table, patch_run.re_fallback_pix)
     ell, theta, ell_err, theta_err = _ellipse(table)
     flux, flux_err = _fluxes(payload, patch_run, outside, saturated)
