@@ -136,6 +136,10 @@ class LocalServer:
         self._port = _free_port()
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         with self._log_file.open("wb") as log:
+            home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+            home.mkdir(
+                parents=True, exist_ok=True
+            )  # SQLite makes no folders: a new user may lack even a home
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.server_child", str(self._port), str(os.getpid())],
                 env=_server_environment(os.environ, self._port),
