@@ -40,7 +40,7 @@ def main() -> None:
     b = RE * (1 - ELL) * np.array([-np.sin(t), np.cos(t)])
     axes.annotate("", a, (0, 0), arrowprops={"arrowstyle": "->", "color": "#e69f00", "lw": 2})
     axes.annotate("", b, (0, 0), arrowprops={"arrowstyle": "->", "color": "#f0e442", "lw": 2})
-    axes.text(*(1.1 * a + [0, 3]), "a = Re", color="#e69f00", fontsize=12, ha="center")
+    axes.text(*(1.1 * a + [-3, 3]), "a = Re", color="#e69f00", fontsize=12, ha="center")
     axes.text(*(2.2 * b + [-4, 0]), "b = (1 − ELL) Re", color="#f0e442", fontsize=12, ha="center")
     axes.plot([0, 32], [0, 0], color="w", lw=1, ls="--")
     axes.add_patch(Arc((0, 0), 44, 44, theta1=0, theta2=THETA, color="w", lw=1.5))
