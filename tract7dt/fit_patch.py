@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,28 +13,17 @@ import numpy as np
 from tract7dt import catalog, fit, patches, psf, qa, sources
 from tract7dt.bright_stars import WING_RADIUS, without_bright_stars
 from tract7dt.errors import UNIT_FAILURES
-from tract7dt.settings import PatchRunSettings, settings_digest
+from tract7dt.reuse.fits import fit_digest, sealed, why_not_fitted
+from tract7dt.reuse.needs import FIT_KEYS
 from tract7dt.store import WorkDir, ref_to, sha256_file, write_json, write_text
 from tract7dt.types import F8, Epsf, PatchFit, PatchPayload, PatchProblem, PsfAudit, Ref
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["FIT_KEYS", "fit_payload", "patch_problem"]
+__all__ = ["FIT_KEYS", "fit_payload", "patch_problem", "record_failure"]
 
 log = logging.getLogger(__name__)
-
-_NOT_OF_THE_FIT = {"resume", "max_workers", "threads_per_process", "no_cutouts", "no_patch_overview"}
-
-#: Settings that a fit depends on, besides its payload: all but where it runs, and what is drawn of it.
-FIT_KEYS = (
-    "moffat_psf",
-    *(
-        f"patch_run.{name}"
-        for name in PatchRunSettings.model_fields
-        if name not in _NOT_OF_THE_FIT and not name.startswith("cutout_")
-    ),
-)
 
 
 def patch_problem(settings: Settings, payload: PatchPayload) -> tuple[PatchProblem, PsfAudit]:
@@ -94,8 +83,8 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
     ok : bool
     """
     tag = ref.path.rsplit("/", 1)[-1].split(".")[0]
-    digest = settings_digest(settings, FIT_KEYS)
-    if settings.patch_run.resume and _is_done(work, tag, ref, digest):
+    digest = fit_digest(settings)
+    if settings.patch_run.resume and not why_not_fitted(work, tag, ref, digest):
         return ref_to(work.patch_meta(tag), "patch_fit"), True
     clock, cpu = time.perf_counter(), time.process_time()
     base = {"patch_tag": tag, "payload_sha256": ref.sha256, "settings_digest": digest}
@@ -113,30 +102,49 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
     except UNIT_FAILURES as error:
         reason = f"{type(error).__name__}: {error}"
         log.warning("patch %s failed: %s", tag, reason, exc_info=log.isEnabledFor(logging.DEBUG))
-        meta = base | {"status": "failed", "reason": reason, "source_index": rows}
-        work.patch_catalog(tag).unlink(missing_ok=True)
-        write_text(work.patch_log(tag), f"{tag}: failed\n{reason}\n")
-        write_json(work.patch_meta(tag), meta)
-        return ref_to(work.patch_meta(tag), "patch_fit"), False
+        return record_failure(settings, work, ref, reason, rows), False
     spent = {"wall_s": time.perf_counter() - clock, "cpu_s": time.process_time() - cpu}
-    meta = base | _meta(result, rows) | spent | {"catalog_sha256": sha256_file(work.patch_catalog(tag))}
     write_text(work.patch_log(tag), _log_text(result, spent))
-    write_json(work.patch_meta(tag), meta)
+    files = {
+        "catalog_sha256": sha256_file(work.patch_catalog(tag)),
+        "log_sha256": sha256_file(work.patch_log(tag)),
+    }
+    # Last, since it vouches for the others.
+    write_json(work.patch_meta(tag), sealed(base | _meta(result, rows) | spent | files))
     return ref_to(work.patch_meta(tag), "patch_fit"), True
 
 
-def _is_done(work: WorkDir, tag: str, ref: Ref, digest: str) -> bool:
-    """Whether ``patch_run.resume`` may take the fit that is there: same payload, same settings, whole."""
-    meta_path, table_path = work.patch_meta(tag), work.patch_catalog(tag)
-    if not (meta_path.is_file() and table_path.is_file()):
-        return False
-    meta = json.loads(meta_path.read_text(encoding="utf-8"))
-    return (
-        meta.get("status") not in (None, "failed")
-        and meta.get("payload_sha256") == ref.sha256
-        and meta.get("settings_digest") == digest
-        and meta.get("catalog_sha256") == sha256_file(table_path)
-    )
+def record_failure(settings: Settings, work: WorkDir, ref: Ref, reason: str, rows: Sequence[int] = ()) -> Ref:
+    """Record that the patch of a payload could not be fitted; a fit that was there before is no more.
+
+    Parameters
+    ----------
+    settings : Settings
+    work : WorkDir
+    ref : Ref
+        The payload.
+    reason : str
+    rows : sequence of int
+        Its catalogue rows, as far as they are known; the merge knows them from the list of payloads.
+
+    Returns
+    -------
+    Ref
+        The patch's meta.json, ``status`` ``failed``.
+    """
+    tag = ref.path.rsplit("/", 1)[-1].split(".")[0]
+    meta = {
+        "patch_tag": tag,
+        "payload_sha256": ref.sha256,
+        "settings_digest": fit_digest(settings),
+        "status": "failed",
+        "reason": reason,
+        "source_index": list(rows),
+    }
+    work.patch_catalog(tag).unlink(missing_ok=True)
+    write_text(work.patch_log(tag), f"{tag}: failed\n{reason}\n")
+    write_json(work.patch_meta(tag), sealed(meta))
+    return ref_to(work.patch_meta(tag), "patch_fit")
 
 
 def _meta(result: PatchFit, rows: list[int]) -> dict[str, Any]:

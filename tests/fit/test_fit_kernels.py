@@ -371,7 +371,7 @@ def test_normal_equations_against_dense_linear_algebra(seed):
     sums = (np.array([np.sum(sqrt_w.astype(float) ** 2)]), np.array([np.sum(sqrt_w.astype(float) * data)]))
     normal.solve_bands(
         data[None], sqrt_w[None], buffer, offset, box, n_images, first, flux_columns, live, np.ones(n, bool),
-        prior_mean, prior_precision, *sums, np.zeros(shape), np.zeros(shape[:2]), matrix, rhs,
+        np.ones(n, bool), prior_mean, prior_precision, *sums, np.zeros(shape), np.zeros(shape[:2]), matrix, rhs,
         factor, scale, flux, sky, chi2, residual, projection,
     )  # fmt: skip
     use = np.append(live[0], True)
@@ -389,19 +389,11 @@ def test_normal_equations_against_dense_linear_algebra(seed):
     gradient, direct = np.empty(n_theta), np.empty((n_theta, n_theta))
     eliminated = np.empty((n + 1, n_theta))
     newton = rng.uniform(size=n) < 0.5
-    normal.reduce_bands(
-        matrix,
-        factor,
-        scale,
-        flux,
-        projection,
-        owner,
-        flux_columns,
-        theta_columns,
-        newton,
-        gradient,
-        direct,
-        eliminated,
+    for rows in ((0, 2), (2, n_theta)):
+        normal.reduce_bands(matrix, flux, projection, owner, theta_columns, *rows, gradient, direct)
+    direct = np.tril(direct) + np.tril(direct, -1).T
+    normal.eliminate_bands(
+        matrix, factor, scale, flux, projection, owner, flux_columns, theta_columns, newton, eliminated
     )
     j = flat[theta_columns] * flux[0][owner][:, None]
     c = model @ j.T

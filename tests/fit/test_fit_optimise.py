@@ -12,7 +12,8 @@ from scenes import EXP, STAR
 
 from tract7dt.fit import EngineOptions, fit_native, fit_patch
 from tract7dt.fit.evaluate import Evaluator
-from tract7dt.fit.optimise import Optimiser, solve
+from tract7dt.fit.linear import solve
+from tract7dt.fit.optimise import Optimiser
 from tract7dt.fit.parameters import LOG_N, add_weak_priors, build_layout, build_parameters
 from tract7dt.fit.scene import Scene
 

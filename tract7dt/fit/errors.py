@@ -104,11 +104,16 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     inverse = np.zeros((n_theta, n_theta))
     inverse[np.ix_(free, free)] = _inverse(hessian[np.ix_(free, free)])
     middle = np.zeros((n_theta, n_theta))
-    bands = []
-    for b in range(scene.n_bands):
-        reduced = _Band(evaluator, point, variance[b], b)
-        middle += reduced.middle
-        bands.append(reduced)
+    reduced: dict[int, _Band] = {}
+
+    def reduce(start: int, stop: int) -> None:
+        for b in range(start, stop):
+            reduced[b] = _Band(evaluator, point, variance[b], b)
+
+    evaluator.team.share(reduce, scene.n_bands)
+    bands = [reduced[b] for b in range(scene.n_bands)]
+    for band in bands:
+        middle += band.middle
     prior = evaluator.parameters.prior_precision
     same = owner[:, None] == owner
     middle += np.where(same, prior[owner[:, None], column[:, None], column[None, :]], 0.0)

@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
 
 from tract7dt.fit.curvature import model_curvature
 from tract7dt.fit.draw import Stamps, draw_sources, load_tables
-from tract7dt.fit.normal import reduce_bands, solve_bands
+from tract7dt.fit.linear import mirror
+from tract7dt.fit.normal import eliminate_bands, reduce_bands, solve_bands
 from tract7dt.fit.options import EngineOptions
 from tract7dt.fit.parameters import Layout, Parameters
 from tract7dt.fit.places import Places
 from tract7dt.fit.scene import Scene
+from tract7dt.fit.threads import Team
+from tract7dt.fit.workspace import Workspace
 
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
@@ -87,10 +91,23 @@ class Evaluator:
     options : EngineOptions
     start_flux : ndarray, float64 (nband, S)
         Sizes the first stamps.
+    team : Team, optional
+        Threads.
+    workspace : Workspace, optional
+        Where large arrays are kept from patch to patch.
     """
 
-    def __init__(self, scene: Scene, parameters: Parameters, options: EngineOptions, start_flux: F8) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        parameters: Parameters,
+        options: EngineOptions,
+        start_flux: F8,
+        team: Team | None = None,
+        workspace: Workspace | None = None,
+    ) -> None:
         self.scene, self.parameters, self.options = scene, parameters, options
+        self.team, self.workspace = team or Team(), workspace or Workspace()
         self.tables = load_tables(options.profiles)
         self.n = len(parameters.kind)
         self.flux = np.where(np.isfinite(start_flux), start_flux, 0.0)
@@ -98,13 +115,15 @@ class Evaluator:
         self.work = Work()
         self.layout: Layout | None = None
         self.current: Point | None = None
-        self.places = Places(scene, parameters, options)
+        self.coarseness = 1.0
+        self.places = Places(scene, parameters, options, self.workspace)
         self.places.first_sizes(self._level(), self.live, self.tables)
 
     def _level(self) -> F8:
         """Model value above which a pixel is needed (nband, S); 0 where no flux is known."""
+        threshold = self.options.stamp_threshold * self.coarseness
         height = np.abs(self.flux) * self.scene.typical_sqrt_w[:, None]
-        return np.where(height > 0, self.options.stamp_threshold / np.maximum(height, 1e-30), 0.0)
+        return np.where(height > 0, threshold / np.maximum(height, 1e-30), 0.0)
 
     def start_stage(self, layout: Layout, theta: F8) -> Point:
         """Draw everything that a stage needs at ``theta`` and make it the current point."""
@@ -112,9 +131,14 @@ class Evaluator:
         self.places.start_stage(layout.n_images)
         n_columns = int(layout.n_images.sum()) + 1
         shape = (self.scene.n_bands, n_columns, n_columns)
-        self._matrices = [np.zeros(shape), np.zeros(shape)]
-        self._rhs = [np.zeros(shape[:2]), np.zeros(shape[:2])]
-        self._images = [np.zeros(self.scene.data.shape, np.float32) for _ in range(2)]
+        zeros, sides = self.workspace.zeros, ("a", "b")
+        self._matrices = [zeros(f"matrix {side}", shape) for side in sides]
+        self._rhs = [zeros(f"rhs {side}", shape[:2]) for side in sides]
+        image = self.scene.data.shape
+        self._images = [self.workspace.empty(f"residuals {side}", image, np.float32) for side in sides]
+        self._stale = np.ones(self.n, bool)
+        self._curvature = np.zeros((self.n, 6, 6))
+        self._curved = np.zeros(self.n, bool)
         self.current = None
         return self.accept(self.evaluate(theta, np.ones(self.n, bool)))
 
@@ -125,40 +149,20 @@ class Evaluator:
         The trial shares buffers with the next trial: accept it, or let it go. ``recentre`` puts the changed
         sources on the pixels nearest to them.
         """
-        layout, scene, before = self.layout, self.scene, self.current
-        assert layout is not None
-        n_bands = scene.n_bands
+        before = self.current
         slot = np.zeros(self.n, np.int64)
         if before is not None:
             slot = np.where(changed, 1 - before.slot, before.slot)
             if not recentre:
                 self.places.prepare(theta, before.theta, changed)
         stamps = self.places.stamps(theta, changed, before.stamps if before else None, slot, recentre)
-        level = self._level()
-        needed = np.zeros(self.n, np.int64)
-        parameters = self.parameters
-        draw_sources(
-            theta,
-            parameters.kind,
-            layout.pos,
-            layout.shape,
-            parameters.held,
-            changed,
-            self.live,
-            stamps,
-            self.tables,
-            scene.sqrt_w,
-            self.places.buffer,
-            level,
-            needed,
-        )
-        needed = np.where((level > 0).any(axis=0), needed, np.maximum(self.places.radius - 2, 0))
+        n_bands = self.scene.n_bands
         point = Point(
             theta=theta,
             slot=slot,
             stamps=stamps,
             changed=changed,
-            needed=needed,
+            needed=self._draw(theta, changed, stamps),
             matrix=self._matrices[1],
             rhs=self._rhs[1],
             factor=np.empty((n_bands, self.n + 1, self.n + 1)),
@@ -171,37 +175,82 @@ class Evaluator:
             log_prior=0.0,
             source_log_prior=self._source_log_prior(theta),
         )
-        solve_bands(
-            scene.data,
-            scene.sqrt_w,
-            self.places.buffer,
-            stamps.offset,
-            stamps.box,
-            layout.n_images,
-            layout.first,
-            layout.flux_columns,
-            self.live,
-            changed,
-            parameters.flux_prior_mean,
-            parameters.flux_prior_precision,
-            scene.weight_sum,
-            scene.data_sum,
-            self._matrices[0],
-            self._rhs[0],
-            point.matrix,
-            point.rhs,
-            point.factor,
-            point.scale,
-            point.flux,
-            point.sky,
-            point.chi2,
-            point.residuals,
-            point.projection,
-        )
+        self._solve(point)
         point.log_prior = float(point.source_log_prior.sum()) + self._flux_log_prior(point.flux)
         self.work.evaluations += 1
         self.work.drawn += int(changed.sum())
         return point
+
+    def _draw(self, theta: F8, changed: Bool, stamps: Stamps) -> I8:
+        """Draw the changed sources into the buffers; returns the radii that they need."""
+        layout, parameters, sqrt_w = self.layout, self.parameters, self.scene.sqrt_w
+        assert layout is not None
+        level = self._level()
+        needed: list[I8] = []
+
+        def draw(start: int, stop: int) -> None:
+            mine = np.zeros(self.n, np.int64)
+            needed.append(mine)
+            draw_sources(
+                theta,
+                parameters.kind,
+                layout.pos,
+                layout.shape,
+                parameters.held,
+                changed,
+                self.live[start:stop],
+                stamps._replace(psf=stamps.psf[start:stop]),
+                self.tables,
+                sqrt_w[start:stop],
+                self.places.buffer[start:stop],
+                level[start:stop],
+                mine,
+            )
+
+        self.team.share(draw, len(sqrt_w))
+        radius: I8 = np.where(
+            (level > 0).any(axis=0), np.max(needed, axis=0), np.maximum(self.places.radius - 2, 0)
+        )
+        return radius
+
+    def _solve(self, point: Point) -> None:
+        """Fill fluxes, skies and residuals of a point of which the images are drawn."""
+        layout, scene, parameters = self.layout, self.scene, self.parameters
+        assert layout is not None
+
+        def solve(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            solve_bands(
+                scene.data[part],
+                scene.sqrt_w[part],
+                self.places.buffer[part],
+                point.stamps.offset,
+                point.stamps.box,
+                layout.n_images,
+                layout.first,
+                layout.flux_columns,
+                self.live[part],
+                point.changed,
+                self._stale,
+                parameters.flux_prior_mean[part],
+                parameters.flux_prior_precision[part],
+                scene.weight_sum[part],
+                scene.data_sum[part],
+                self._matrices[0][part],
+                self._rhs[0][part],
+                point.matrix[part],
+                point.rhs[part],
+                point.factor[part],
+                point.scale[part],
+                point.flux[part],
+                point.sky[part],
+                point.chi2[part],
+                point.residuals[part],
+                point.projection[part],
+            )
+
+        self.team.share(solve, scene.n_bands)
+        self._stale = point.changed.copy()
 
     def accept(self, point: Point) -> Point:
         """Make a trial the current point."""
@@ -209,6 +258,7 @@ class Evaluator:
         self._rhs.reverse()
         self._images.reverse()
         self.current, self.flux = point, point.flux
+        self._curved &= ~point.changed
         self.places.remember(point.changed, point.needed)
         return point
 
@@ -238,50 +288,90 @@ class Evaluator:
         layout, p = self.layout, self.parameters
         assert layout is not None
         owner, column = layout.owner, layout.column
-        n_theta = len(owner)
+        n_theta, n_bands = len(owner), self.scene.n_bands
         gradient, hessian = np.empty(n_theta), np.empty((n_theta, n_theta))
-        eliminated = np.empty((self.scene.n_bands * (self.n + 1), n_theta))
-        reduce_bands(
-            point.matrix,
-            point.factor,
-            point.scale,
-            point.flux,
-            point.projection,
-            owner,
-            layout.flux_columns,
-            layout.theta_columns,
-            newton,
-            gradient,
-            hessian,
-            eliminated,
-        )
-        hessian -= eliminated.T @ eliminated
+        eliminated = np.empty((n_bands * (self.n + 1), n_theta))
+
+        def reduce(start: int, stop: int) -> None:
+            reduce_bands(
+                point.matrix,
+                point.flux,
+                point.projection,
+                owner,
+                layout.theta_columns,
+                start,
+                stop,
+                gradient,
+                hessian,
+            )
+
+        def eliminate(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            eliminate_bands(
+                point.matrix[part],
+                point.factor[part],
+                point.scale[part],
+                point.flux[part],
+                point.projection[part],
+                owner,
+                layout.flux_columns,
+                layout.theta_columns,
+                newton,
+                eliminated[start * (self.n + 1) : stop * (self.n + 1)],
+            )
+
+        self.team.share(reduce, n_theta)
+        self.team.share(eliminate, n_bands)
+        if n_theta:
+            # rows of a C array are columns for BLAS: the upper triangle there is the lower one here
+            dsyrk(-1.0, eliminated.T, beta=1.0, c=hessian.T, overwrite_c=1)
+        mirror(hessian)
         off = point.theta - p.prior_mean
         gradient -= np.einsum("sij,sj->si", p.prior_precision, off)[owner, column]
         extra = p.prior_precision
         if newton.any():
-            extra = extra - self.curvature(point, newton)
+            extra = extra - self._kept_curvature(point, newton)
         same = np.flatnonzero(np.diff(owner, prepend=-1))
         for start, stop in zip(same, np.append(same[1:], n_theta)):
             block = np.ix_(column[start:stop], column[start:stop])
             hessian[start:stop, start:stop] += extra[owner[start]][block]
         return gradient, hessian
 
+    def _kept_curvature(self, point: Point, wanted: Bool) -> F8:
+        """The curvature of the wanted sources, that of the last time for a source that has not moved since.
+
+        It serves the steps alone, and changes little while only neighbours move.
+        """
+        fresh = wanted & ~self._curved
+        if fresh.any():
+            self._curvature = np.where(fresh[:, None, None], self.curvature(point, fresh), self._curvature)
+            if point is self.current:
+                self._curved |= fresh
+        kept: F8 = np.where(wanted[:, None, None], self._curvature, 0.0)
+        return kept
+
     def curvature(self, point: Point, wanted: Bool) -> F8:
         """``sum_b f_b <r_b, d2T_b>`` of the wanted sources, float64 (S, 6, 6), 0 for the others."""
         out = np.zeros((self.n, 6, 6))
-        model_curvature(
-            point.theta,
-            self.parameters.kind,
-            wanted,
-            self.live,
-            point.stamps,
-            self.tables,
-            self.scene.sqrt_w,
-            point.residuals,
-            point.flux,
-            out,
-        )
+        todo = np.flatnonzero(wanted)
+
+        def bend(start: int, stop: int) -> None:
+            mine = np.zeros(self.n, bool)
+            mine[todo[start:stop]] = True
+            model_curvature(
+                point.theta,
+                self.parameters.kind,
+                mine,
+                self.live,
+                point.stamps,
+                self.tables,
+                self.scene.sqrt_w,
+                point.residuals,
+                point.flux,
+                out,
+            )
+
+        self.team.share(bend, len(todo))
         return out
 
     def adapt_stamps(self, shrink: bool) -> Bool | None:
@@ -296,12 +386,20 @@ class Evaluator:
         redraw: Bool = self.places.size != self.current.stamps.size
         return redraw if redraw.any() else None
 
+    def coarsen_stamps(self) -> None:
+        """Until they are settled, end stamps farther in: on the way to the maximum their edges do not matter."""
+        self.coarseness = self.options.stamp_coarseness
+        self.places.coarsen(self._level(), self.live, self.tables)
+
     def settle_stamps(self) -> Bool | None:
         """Give all sources the stamps of the current point (:meth:`Places.settle`)."""
         point = self.current
         assert point is not None
+        self.coarseness = 1.0
         visible: Bool = np.asarray(self.flux.any(axis=0), bool)
-        return self.places.settle(point.theta, point.stamps.centre, visible)
+        return self.places.settle(
+            point.theta, point.stamps.centre, visible, self._level(), self.live, self.tables
+        )
 
     def buffer(self, b: int) -> F4:
         """Whitened images of one band, flat; places are in ``Stamps.offset``."""

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.errors import ConfigError
-from tract7dt.fit.options import EngineOptions, FitSettings
+from tract7dt.fit.options import EngineOptions, FitSettings, threads_of
 from tract7dt.fit.scene import check_problem
 from tract7dt.fit.shapes import shape_errors, shape_from_soft
 from tract7dt.fit.stages import SetFit, fit_set
+from tract7dt.fit.threads import Team
 from tract7dt.types import ModelSources, PatchFit, PatchProblem
 
 F8 = NDArray[np.float64]
@@ -78,6 +79,13 @@ def find_engine(name: str) -> Engine:
     return engine
 
 
+def check_engine(name: str) -> None:
+    """Raise ConfigError if fits with that engine are bound to fail: unknown, or what it needs is not installed."""
+    find_engine(name)
+    if name == "tractor":
+        importlib.import_module(_TRACTOR_MODULE).check_available()
+
+
 def fit_native(
     problem: PatchProblem, patch_run: FitSettings, options: EngineOptions | None = None
 ) -> PatchFit:
@@ -92,10 +100,10 @@ def fit_native(
     """
     check_problem(problem)
     options = options or EngineOptions()
-    if patch_run.enable_multi_band_simultaneous_fitting:
-        return _result(problem, False, [fit_set(problem, patch_run, options)])
-    fits = [fit_set(single_band(problem, b), patch_run, options) for b in range(len(problem.bands))]
-    return _result(problem, True, fits)
+    single = not patch_run.enable_multi_band_simultaneous_fitting
+    sets = [single_band(problem, b) for b in range(len(problem.bands))] if single else [problem]
+    with Team(threads_of(patch_run)) as team:
+        return assemble(problem, single, [fit_set(part, patch_run, options, team) for part in sets])
 
 
 def single_band(problem: PatchProblem, b: int) -> PatchProblem:
@@ -115,8 +123,8 @@ def single_band(problem: PatchProblem, b: int) -> PatchProblem:
     )
 
 
-def _result(problem: PatchProblem, is_single: bool, fits: list[SetFit]) -> PatchFit:
-    """Assemble the sets to the result of the patch."""
+def assemble(problem: PatchProblem, is_single: bool, fits: list[SetFit]) -> PatchFit:
+    """Put the sets together to the result of the patch (one set a band if ``is_single``)."""
     shapes = [_shape(fit, problem.sources) for fit in fits]
 
     def shape(name: str) -> F8:

@@ -131,8 +131,11 @@ def gram(
         if changed[s]:
             for c in range(column[s], column[s] + n_images[s]):
                 rhs[c] = 0.0
-                matrix[c, :] = 0.0
-                matrix[:, c] = 0.0
+                row = matrix[c]
+                for j in range(last + 1):
+                    if row[j] != 0.0:  # mostly zeros: do not touch what is far away in memory
+                        row[j] = 0.0
+                        matrix[j, c] = 0.0
     for s in range(n_sources):
         x0, x1, y0, y1 = box[s, 0], box[s, 1], box[s, 2], box[s, 3]
         w, h = x1 - x0, y1 - y0

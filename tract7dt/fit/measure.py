@@ -59,6 +59,70 @@ def profile_sums(
     out[4] = cube / square if square > 0 else 0.0
 
 
+@kernel
+def profile_sums_of_bands(
+    buffer: Any,
+    offset: Any,
+    box: Any,
+    live: Any,
+    flux: Any,
+    sky: Any,
+    data: Any,
+    sqrt_w: Any,
+    residual: Any,
+    variance: Any,
+    out: Any,
+) -> None:
+    """:func:`profile_sums` of every live source in every band, into ``out`` float64 (nband, S, 5)."""
+    for b in range(live.shape[0]):
+        for s in range(live.shape[1]):
+            if live[b, s]:
+                profile_sums(
+                    buffer[b, offset[s] :],
+                    box[s],
+                    flux[b, s],
+                    sky[b],
+                    data[b],
+                    sqrt_w[b],
+                    residual[b],
+                    variance[b],
+                    out[b, s],
+                )
+
+
+@kernel
+def light_on_good_pixels(
+    buffer: Any, offset: Any, box: Any, live: Any, sqrt_w: Any, light: Any, power: Any
+) -> None:
+    """What of a unit-flux model lies on used pixels.
+
+    Parameters
+    ----------
+    buffer : ndarray, float32 (nband, ...)
+    offset, box
+        Where the whitened models are (:mod:`tract7dt.fit.gram`).
+    live : ndarray, bool (nband, S)
+    sqrt_w : ndarray, float32 (nband, ny, nx)
+    light, power : ndarray, float64 (nband, S)
+        Filled for live sources: sum of the model, and of its square times the weight.
+    """
+    for b in range(live.shape[0]):
+        for s in range(live.shape[1]):
+            if not live[b, s]:
+                continue
+            x0, x1, y0 = box[s, 0], box[s, 1], box[s, 2]
+            w = x1 - x0
+            total, square = 0.0, 0.0
+            for y in range(box[s, 3] - y0):
+                start = offset[s] + y * w
+                p, q = buffer[b, start : start + w], sqrt_w[b, y0 + y, x0:x1]
+                for x in range(w):
+                    if q[x] > 0:
+                        total += p[x] / q[x]
+                        square += p[x] * p[x]
+            light[b, s], power[b, s] = total, square
+
+
 def measure(evaluator: Evaluator, point: Point, variance: F4) -> tuple[F8, F8, F8]:
     """Profile-weighted quality numbers of every source and band.
 
@@ -82,27 +146,33 @@ def measure(evaluator: Evaluator, point: Point, variance: F4) -> tuple[F8, F8, F
 
     NaN where a source has no pixels.
     """
-    scene = evaluator.scene
-    chi2, masked, shared = (np.full((scene.n_bands, evaluator.n), np.nan) for _ in range(3))
-    sums = np.empty(5)
-    assert evaluator.layout is not None
-    taken = 1 + (evaluator.layout.n_images - 1) / np.maximum(evaluator.live.sum(axis=0), 1)
-    for b, s in zip(*np.nonzero(evaluator.live)):
-        model = evaluator.images(point, int(b), int(s))[0].reshape(-1)
-        profile_sums(
-            model,
-            point.stamps.box[s],
-            point.flux[b, s],
-            point.sky[b],
-            scene.data[b],
-            scene.sqrt_w[b],
-            point.residuals[b],
-            variance[b],
-            sums,
+    scene, live, layout = evaluator.scene, evaluator.live, evaluator.layout
+    assert layout is not None
+    sums = np.zeros((*live.shape, 5))
+
+    def measure_bands(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        profile_sums_of_bands(
+            evaluator.places.buffer[part],
+            point.stamps.offset,
+            point.stamps.box,
+            live[part],
+            point.flux[part],
+            point.sky[part],
+            scene.data[part],
+            scene.sqrt_w[part],
+            point.residuals[part],
+            variance[part],
+            sums[part],
         )
-        masked[b, s] = min(max(1 - sums[0], 0.0), 1.0)
-        if sums[0] > 0:
-            chi2[b, s] = sums[1] / max(sums[0] - taken[s] * sums[4], 0.1 * sums[0])
-        light = sums[2] + sums[3]
-        shared[b, s] = sums[2] / light if light > 0 else 0.0
-    return chi2, masked, shared
+
+    evaluator.team.share(measure_bands, scene.n_bands)
+    total, square, others, own, cube = (sums[..., i] for i in range(5))
+    taken = 1 + (layout.n_images - 1) / np.maximum(live.sum(axis=0), 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = np.maximum(total - taken * cube, 0.1 * total)
+        chi2 = np.where(live & (total > 0), square / expected, np.nan)
+        light = others + own
+        shared = np.where(light > 0, others / light, 0.0)
+    masked = np.where(live, np.clip(1 - total, 0.0, 1.0), np.nan)
+    return chi2, masked, np.where(live, shared, np.nan)

@@ -41,6 +41,32 @@ def cholesky(a: Any) -> None:
 
 
 @kernel
+def bring_up(before: Any, stale: Any, changed: Any, n_images: Any, first: Any, matrix: Any) -> None:
+    """Make the normal matrix of one band that before the change, but for the entries of changed sources.
+
+    Parameters
+    ----------
+    before, matrix : ndarray, float64 (N, N)
+        Symmetric.
+    stale : ndarray, bool (S,)
+        Sources in whose rows the two differ.
+    changed : ndarray, bool (S,)
+        Sources whose rows are about to be replaced.
+    n_images, first : ndarray, int64 (S,)
+    """
+    last = matrix.shape[0] - 1
+    for s in range(stale.shape[0]):
+        if not stale[s] or changed[s]:
+            continue
+        for c in range(first[s], first[s] + n_images[s]):
+            old, row = before[c], matrix[c]
+            for j in range(last + 1):
+                if row[j] != old[j]:
+                    row[j] = old[j]
+                    matrix[j, c] = old[j]
+
+
+@kernel
 def solve_bands(
     data: Any,
     sqrt_w: Any,
@@ -52,6 +78,7 @@ def solve_bands(
     flux_columns: Any,
     live: Any,
     changed: Any,
+    stale: Any,
     prior_mean: Any,
     prior_precision: Any,
     weight_sum: Any,
@@ -77,7 +104,8 @@ def solve_bands(
         Whitened images (:mod:`tract7dt.fit.gram`).
     flux_columns : ndarray, int64 (S + 1,)
     live : ndarray, bool (nband, S)
-    changed : ndarray, bool (S,)
+    changed, stale : ndarray, bool (S,)
+        Sources drawn anew; sources in whose rows ``matrix`` and ``matrix_before`` differ.
     prior_mean, prior_precision : ndarray, float64 (nband, S)
         Flux priors.
     weight_sum, data_sum : ndarray, float64 (nband,)
@@ -101,7 +129,7 @@ def solve_bands(
         if everything:
             matrix[b] = 0.0
         else:
-            matrix[b] = matrix_before[b]
+            bring_up(matrix_before[b], stale, changed, n_images, first, matrix[b])
             rhs[b] = rhs_before[b]
         gram(buffer[b], offset, box, n_images, first, live[b], changed, data[b], sqrt_w[b], matrix[b], rhs[b])
         matrix[b, last, last] = weight_sum[b]
@@ -141,6 +169,47 @@ def solve_bands(
 @kernel
 def reduce_bands(
     matrix: Any,
+    flux: Any,
+    projection: Any,
+    owner: Any,
+    theta_columns: Any,
+    start: int,
+    stop: int,
+    gradient: Any,
+    direct: Any,
+) -> None:
+    """Gradient, and the first part of the reduced Hessian, of some of the shared parameters.
+
+    Parameters
+    ----------
+    matrix, flux, projection
+        From :func:`solve_bands`.
+    owner : ndarray, int64 (nT,)
+        Source of each shared parameter.
+    theta_columns : ndarray, int64 (nT,)
+    start, stop : int
+        The parameters.
+    gradient : ndarray, float64 (nT,)
+        Filled from ``start`` to ``stop``: of the log-likelihood.
+    direct : ndarray, float64 (nT, nT)
+        Rows ``start`` to ``stop`` are filled up to the diagonal: ``sum_b f f J^T J``.
+    """
+    f = np.empty(owner.shape[0])
+    direct[start:stop, :] = 0.0
+    gradient[start:stop] = 0.0
+    for b in range(flux.shape[0]):
+        for t in range(stop):
+            f[t] = flux[b, owner[t]]
+        for i in range(start, stop):
+            gradient[i] += f[i] * projection[b, theta_columns[i]]
+            row, to, fi = matrix[b, theta_columns[i]], direct[i], f[i]
+            for j in range(i + 1):
+                to[j] += row[theta_columns[j]] * fi * f[j]
+
+
+@kernel
+def eliminate_bands(
+    matrix: Any,
     factor: Any,
     scale: Any,
     flux: Any,
@@ -149,11 +218,9 @@ def reduce_bands(
     flux_columns: Any,
     theta_columns: Any,
     newton: Any,
-    gradient: Any,
-    direct: Any,
     eliminated: Any,
 ) -> None:
-    """Gradient and the two parts of the reduced Hessian, ``direct - eliminated^T eliminated``.
+    """The second part of the reduced Hessian, ``- eliminated^T eliminated``.
 
     Parameters
     ----------
@@ -164,31 +231,17 @@ def reduce_bands(
     flux_columns, theta_columns : ndarray, int64 (S + 1,), (nT,)
     newton : ndarray, bool (S,)
         Sources whose C includes ``-<dT, r>``, the second derivative by own flux and parameter.
-    gradient : ndarray, float64 (nT,)
-        Filled: of the log-likelihood.
-    direct : ndarray, float64 (nT, nT)
-        Filled: ``sum_b f f J^T J``.
     eliminated : ndarray, float64 (nband * (S + 1), nT)
         Filled: Y of all bands, one below the other.
     """
     n_bands, n = flux.shape
     n_theta = owner.shape[0]
-    f = np.empty(n_theta)
-    direct[:, :] = 0.0
-    gradient[:] = 0.0
     for b in range(n_bands):
-        for t in range(n_theta):
-            f[t] = flux[b, owner[t]]
-            gradient[t] += f[t] * projection[b, theta_columns[t]]
-        for i in range(n_theta):
-            row, to, fi = matrix[b, theta_columns[i]], direct[i], f[i]
-            for j in range(i + 1):
-                to[j] += row[theta_columns[j]] * fi * f[j]
         y = eliminated[b * (n + 1) : (b + 1) * (n + 1)]
         for a in range(n + 1):
             row, to, sc = matrix[b, flux_columns[a]], y[a], scale[b, a]
             for t in range(n_theta):
-                to[t] = row[theta_columns[t]] * f[t] * sc
+                to[t] = row[theta_columns[t]] * flux[b, owner[t]] * sc
         for t in range(n_theta):
             s = owner[t]
             if newton[s]:
@@ -205,6 +258,3 @@ def reduce_bands(
             w = 1 / low[a, a]
             for t in range(n_theta):
                 to[t] *= w
-    for i in range(n_theta):
-        for j in range(i):
-            direct[j, i] = direct[i, j]

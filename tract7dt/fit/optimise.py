@@ -1,13 +1,12 @@
-"""Maximisation of the log-posterior over the shared parameters: Levenberg-Marquardt, damped source by source.
+"""Maximisation of the log-posterior over the shared parameters.
 
 What differs from the textbook:
 
-- The damping belongs to a source, not to the patch: a source whose own surroundings got worse is damped, its
-  neighbours go on. Limits on a step (``TRUST``) are met by damping that source and solving again; scaling a
-  joint step of blended sources would spoil its direction.
+- Damping belongs to a source, not to the patch (:mod:`tract7dt.fit.damping`).
 - Near the maximum a source's exact curvature replaces Gauss-Newton's (:mod:`tract7dt.fit.curvature`).
 - Convergence belongs to a source: its share of the expected gain of an undamped step. A source without anything
   to gain is neither moved nor drawn again, so late iterations cost only what still moves.
+- On the way stamps are small; near the maximum each source gets the stamp that it needs there.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dpotrs
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from tract7dt.fit.damping import TRUST, Damping, excess_of
 from tract7dt.fit.evaluate import Evaluator, Point
-from tract7dt.fit.parameters import EE1, LOG_N, Layout
+from tract7dt.fit.linear import solve, solve_blocks, solve_positive
+from tract7dt.fit.parameters import Layout
 from tract7dt.fit.residuals import local_gain
+from tract7dt.fit.saddle import make_positive
+
+__all__ = ["FLOOR", "TRUST", "Maximum", "Optimiser"]
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -31,24 +32,20 @@ Bool = NDArray[np.bool_]
 
 log = logging.getLogger(__name__)
 
-#: Largest step of x, y (pix), log re, ee1, ee2, ln n; for the ee it grows with their square.
-TRUST: F8 = np.array([1.0, 1.0, 0.7, 0.5, 0.5, 0.4])
 #: Curvature added to the Hessian of every step, so that a flat direction is not followed for ever.
 FLOOR: F8 = np.array([1e-4, 1e-4, 1e-2, 1e-2, 1e-2, 1e-2])
-_LAMBDA_START, _LAMBDA_MIN, _LAMBDA_MAX = 1e-3, 1e-7, 1e8
-# A source that was to bring less than this share of the gain is not blamed when it fails to come.
-_CULPRIT = 0.02
-# Couplings (correlations of two parameters) that tie sources into a group, and the most parameters of a group.
-_COUPLED, _LARGEST_GROUP = (2.0, 0.2, 0.05), 120
 # Stamps get their final sizes when the expected gain is this many tolerances: a step or two before the end.
 _SETTLE = 50.0
 # How much more than the tolerance the joint step may promise a converged source.
 _JOINT = 50.0
-# After this many quarters of the iterations, sources that are still expected to gain this many tolerances wait
-# until the others are done: their steps, tried and taken back, would keep the others from settling.
-_WAIT_AFTER, _WAIT = 3, 100.0
+# After this many quarters of the iterations stamps get their final sizes in any case, and sources that are still
+# expected to gain this many tolerances wait until the others are done: their steps, tried and taken back, would
+# keep the others from settling.
+_LATE, _WAIT = 3, 100.0
 # A loss above this is never taken for rounding.
 _MOST_NOISE = 1.0
+# Steps in a row that promised or brought less than the tolerance before a stage counts as stalled.
+_IDLE = 3
 # Iterations after which stamps may shrink; a new size changes the objective by about 0.01, so a late change
 # would keep the optimiser busy. They may always grow.
 _SHRINK_AFTER = (1, 4, 9)
@@ -114,9 +111,11 @@ class Optimiser:
         self.point = evaluator.start_stage(layout, theta)
         self.newton = np.zeros(self.n, bool)
         self.waiting = np.zeros(self.n, bool)
-        self.damping = np.full(self.n, _LAMBDA_START)
+        self.damping = Damping(self.owner, self.column, self.n)
         self.moved = np.zeros(self.n, np.int64)
         self.last_gain = np.zeros(self.n)
+        self.iteration = self.tries = self.idle = self.rejected = 0
+        self.total = 0.0
 
     def maximise(
         self,
@@ -139,188 +138,146 @@ class Optimiser:
         enough : float
             Stop as converged after an iteration that brought less than this share of the stage's whole gain.
         settle : bool
-            At the maximum give every source the stamp that it needs there, and go on: stamps that depend on the
+            Near the maximum give every source the stamp that it needs there, and go on: stamps that depend on the
             way would make the log-posterior depend on it too, by 0.1 or so.
         """
-        iteration = tries = idle = rejected = 0
-        total = 0.0
-        gradient, hessian, free, step, expected = self._newton_step()
-        status = "max_iters"
-        while True:
-            active = expected > freeze
-            done = expected.sum() < tolerance or not active.any()
+        self._expand()
+        status = ""
+        while not status:
+            active = self.expected > freeze
+            done = self.expected.sum() < tolerance or not active.any()
+            late = 4 * max(self.iteration, self.tries // 2) >= _LATE * max_iterations
             if done and self.waiting.any():
-                self.waiting[:] = False
-                gradient, hessian, free, step, expected = self._newton_step()
-                continue
-            if done or (settle and expected.sum() < _SETTLE * tolerance):
-                redraw = self.evaluator.settle_stamps() if settle else None
+                self._end_waiting()
+            elif settle and (done or late or self.expected.sum() < _SETTLE * tolerance):
                 settle = False
-                if redraw is None and done:
-                    status = "converged"
-                    break
+                self._settle()
+            elif done:
+                status = "converged"
+            elif self.iteration >= max_iterations or self.tries >= 2 * max_iterations:
+                status = "max_iters"
             else:
-                redraw = None
-            if redraw is not None:
-                again = self.evaluator.evaluate(self.point.theta, redraw, recentre=True)
-                self.point = self.evaluator.accept(again)
-                gradient, hessian, free, step, expected = self._newton_step()
-                continue
-            if iteration >= max_iterations or tries >= 2 * max_iterations:
-                break
-            tries += 1
-            new, predicted = self._damped_step(gradient, hessian, free, step, active)
-            changed = np.bincount(self.owner, new != self._vector(), self.n) > 0
-            if not changed.any():
-                status = "stalled"
-                break
-            trial = self.evaluator.evaluate(self._theta(new), changed)
-            gain, local = self._gain(trial)
-            log.debug(
-                "step %d: lnp %.4f gain %.3g predicted %.3g",
-                tries,
-                self.point.lnp,
-                gain,
-                predicted.sum(),
-            )
-            if gain >= 0 or self._is_noise(gain, predicted.sum()):
-                rejected = 0
-                iteration += 1
-                self.moved += changed
-                total += gain
-                self.last_gain = np.where(changed, local, self.last_gain)
-                self._relax(local, predicted, gain)
-                self.point = self.evaluator.accept(trial)
-                idle = idle + 1 if max(gain, predicted.sum()) < tolerance else 0
-                redraw = self.evaluator.adapt_stamps(iteration in _SHRINK_AFTER)
-                if redraw is not None:
-                    self.point = self.evaluator.accept(self.evaluator.evaluate(self.point.theta, redraw))
-                if enough > 0 and gain < enough * total:
-                    status = "converged"
-                    break
-                self.newton |= (expected < self.evaluator.options.newton_below) & ~self.waiting
-                gradient, hessian, free, step, expected = self._newton_step()
-                if iteration == _WAIT_AFTER * max_iterations // 4:
-                    self.waiting = expected > _WAIT * tolerance
-                    if self.waiting.any():
-                        gradient, hessian, free, step, expected = self._newton_step()
-            else:
-                rejected += 1
-                idle = idle + 1 if predicted.sum() < tolerance else 0
-                self._tighten(local, predicted, changed, rejected)
-                redraw = self.evaluator.outdated_stamps()
-                if redraw is not None:
-                    self.point = self.evaluator.accept(self.evaluator.evaluate(self.point.theta, redraw))
-                    gradient, hessian, free, step, expected = self._newton_step()
-            if idle >= 3 or self.damping[changed].min() >= _LAMBDA_MAX:
-                status = "stalled"
-                break
+                status = self._try_step(active, max_iterations, tolerance, enough)
+        if settle:
+            self._settle()
         if self.waiting.any():
-            self.waiting[:] = False
-            gradient, hessian, free, step, expected = self._newton_step()
-        own, expected = self._prospects(gradient, hessian, free, tolerance)
-        return Maximum(self.point, status, iteration, self.moved, expected, own, self.last_gain)
+            self._end_waiting()
+        own, expected = self._prospects(self.gradient, self.hessian, self.free, tolerance)
+        return Maximum(self.point, status, self.iteration, self.moved, expected, own, self.last_gain)
 
     # ---------------------------------------------------------------- steps
     def _vector(self) -> F8:
         return self.point.theta[self.owner, self.column]
 
-    def _theta(self, vector: F8) -> F8:
-        theta = self.point.theta.copy()
-        theta[self.owner, self.column] = vector
-        return theta
-
-    def _newton_step(self) -> tuple[F8, F8, Bool, F8, F8]:
-        """Derivatives, free parameters, undamped step and its expected gain by source."""
-        gradient, hessian = self.evaluator.derivatives(self.point, self.newton)
+    def _expand(self) -> None:
+        """Derivatives at the point, free parameters, undamped step and its expected gain by source."""
+        self.gradient, self.hessian = self.evaluator.derivatives(self.point, self.newton)
         vector = self._vector()
-        free = ~(((vector <= self.lower) & (gradient < 0)) | ((vector >= self.upper) & (gradient > 0)))
-        free &= ~self.waiting[self.owner]
-        if self.newton.any() and not self._make_positive(hessian, free):
-            self.newton[:] = False
-            gradient, hessian = self.evaluator.derivatives(self.point, self.newton)
-        step = solve(hessian, gradient, free, self.floor)
-        expected = np.abs(np.bincount(self.owner, 0.5 * gradient * step, self.n))
-        return gradient, hessian, free, step, expected
+        outward = ((vector <= self.lower) & (self.gradient < 0)) | (
+            (vector >= self.upper) & (self.gradient > 0)
+        )
+        self.free = ~outward & ~self.waiting[self.owner]
+        step = solve_positive(self.hessian, self.gradient, self.free, self.floor)
+        if step is None:
+            unit = TRUST[self.column]
+            if self.newton.any() and not make_positive(self.hessian, self.free, self.owner, unit, self.floor):
+                self.newton[:] = False
+                self.gradient, self.hessian = self.evaluator.derivatives(self.point, self.newton)
+            step = solve(self.hessian, self.gradient, self.free, self.floor)
+        self.step = step
+        self.expected = np.abs(np.bincount(self.owner, 0.5 * self.gradient * step, self.n))
 
-    def _make_positive(self, hessian: F8, free: Bool) -> bool:
-        """Replace negative curvatures by their absolute values, in place; False if the Hessian stays indefinite.
+    def _redraw(self, which: Bool | None, recentre: bool = False) -> bool:
+        """Draw some sources again where they are; False if there are none."""
+        if which is None:
+            return False
+        again = self.evaluator.evaluate(self.point.theta, which, recentre=recentre)
+        self.point = self.evaluator.accept(again)
+        return True
 
-        A step along such a direction then leads away from the saddle point instead of to it (Dauphin et al. 2014,
-        arXiv:1406.2572), in units of the trusted steps. Groups of coupled sources are treated one by one,
-        larger and larger ones until the whole is positive.
-        """
-        use = np.flatnonzero(free)
-        for threshold in _COUPLED:
-            if _is_positive(hessian, use, self.floor):
-                return True
-            group = self._groups(hessian, use, threshold)
-            for g in range(group.max() + 1):
-                own = use[group[self.owner[use]] == g]
-                if 0 < len(own) <= _LARGEST_GROUP and not _is_positive(hessian, own, self.floor):
-                    unit = TRUST[self.column[own]]
-                    values, vectors = np.linalg.eigh(hessian[np.ix_(own, own)] * unit[:, None] * unit)
-                    missing = (vectors * (np.abs(values) - values)) @ vectors.T
-                    hessian[np.ix_(own, own)] += missing / unit[:, None] / unit
-        return _is_positive(hessian, use, self.floor)
+    def _settle(self) -> None:
+        """Give every source the stamp that it needs at the point."""
+        if self._redraw(self.evaluator.settle_stamps(), recentre=True):
+            self._expand()
 
-    def _groups(self, hessian: F8, use: I8, threshold: float) -> I8:
-        """Group number of every source; those with parameters coupled above a threshold share one."""
-        size = np.sqrt(np.abs(np.diagonal(hessian))) + 1e-30
-        coupling = np.abs(hessian[np.ix_(use, use)]) / size[use] / size[use][:, None]
-        rows, columns = np.nonzero(coupling > threshold)
-        owner = self.owner[use]
-        graph = coo_array((np.ones(len(rows)), (owner[rows], owner[columns])), shape=(self.n, self.n))
-        return connected_components(graph, directed=False)[1].astype(np.int64)
+    def _end_waiting(self) -> None:
+        self.waiting[:] = False
+        self._expand()
 
+    def _try_step(self, active: Bool, max_iterations: int, tolerance: float, enough: float) -> str:
+        """Move the active sources and keep what helps; returns how the stage ended, or "" if it has not."""
+        self.tries += 1
+        new, predicted = self._damped_step(active)
+        changed = np.bincount(self.owner, new != self._vector(), self.n) > 0
+        if not changed.any():
+            return "stalled"
+        theta = self.point.theta.copy()
+        theta[self.owner, self.column] = new
+        trial = self.evaluator.evaluate(theta, changed)
+        gain, local = self._gain(trial)
+        promised = float(predicted.sum())
+        log.debug("step %d: lnp %.4f gain %.3g predicted %.3g", self.tries, self.point.lnp, gain, promised)
+        if gain >= 0 or self._is_noise(gain, promised):
+            self.idle = self.idle + 1 if max(gain, promised) < tolerance else 0
+            self._take(trial, local, predicted, gain)
+            if enough > 0 and gain < enough * self.total:
+                return "converged"
+            self.newton |= (self.expected < self.evaluator.options.newton_below) & ~self.waiting
+            self._expand()
+            if self.iteration == _LATE * max_iterations // 4:
+                self.waiting = self.expected > _WAIT * tolerance
+                if self.waiting.any():
+                    self._expand()
+        else:
+            self.rejected += 1
+            self.idle = self.idle + 1 if promised < tolerance else 0
+            self.damping.tighten(local, predicted, changed, self.rejected)
+            if self._redraw(self.evaluator.outdated_stamps()):
+                self._expand()
+        return "stalled" if self.idle >= _IDLE or self.damping.spent(changed) else ""
+
+    def _take(self, trial: Point, local: F8, predicted: F8, gain: float) -> None:
+        """Make a trial the current point, with the stamps that it turned out to need."""
+        self.rejected = 0
+        self.iteration += 1
+        self.moved += trial.changed
+        self.total += gain
+        self.last_gain = np.where(trial.changed, local, self.last_gain)
+        self.damping.relax(local, predicted, gain)
+        self.point = self.evaluator.accept(trial)
+        self._redraw(self.evaluator.adapt_stamps(self.iteration in _SHRINK_AFTER))
+
+    def _damped_step(self, active: Bool) -> tuple[F8, F8]:
+        """New parameter vector within trust and bounds, and the gain it promises by source."""
+        vector = self._vector()
+        moving = self.free & active[self.owner]
+        step = self.damping.step(self.point.theta, self.gradient, self.hessian, self.floor, moving, self.step)
+        new = np.clip(vector + step, self.lower, self.upper)
+        move = new - vector
+        gain = move * (self.gradient - 0.5 * (self.hessian @ move))
+        promised: F8 = np.bincount(self.owner, gain, self.n).astype(float)
+        return new, promised
+
+    # ---------------------------------------------------------------- what was and will be gained
     def _prospects(self, gradient: F8, hessian: F8, free: Bool, tolerance: float) -> tuple[F8, F8]:
         """Gain that a step of each source alone promises, and one of all that have next to nothing to gain alone.
 
         A source that is still to move is held where it is in the second: what it would do to its neighbours
         when it moves is its own doing. Steps within trust; float64 (S,) each.
         """
-        own = np.zeros(self.n)
-        for s in np.unique(self.owner):
-            own[s] = self._promise(gradient, hessian, free & (self.owner == s))[s]
+        start = np.searchsorted(self.owner, np.arange(self.n + 1))
+        own = self._promise(gradient, solve_blocks(hessian, gradient, free, self.floor, start))
         settled = own < tolerance
-        together = self._promise(gradient, hessian, free & settled[self.owner])
+        together = self._promise(gradient, solve(hessian, gradient, free & settled[self.owner], self.floor))
         return own, np.where(settled, together, own)
 
-    def _promise(self, gradient: F8, hessian: F8, free: Bool) -> F8:
-        """Expected gain of a step of some parameters, every source's part of it cut to trust; float64 (S,)."""
-        step = solve(hessian, gradient, free, self.floor)
-        excess = _excess(step, TRUST[self.column], self.owner, self.n)
+    def _promise(self, gradient: F8, step: F8) -> F8:
+        """Expected gain of a step, every source's part of it cut to trust; float64 (S,)."""
+        excess = excess_of(step, TRUST[self.column], self.owner, self.n)
         share = np.minimum(1.0, 1 / np.maximum(excess, 1e-9))
         gain: F8 = np.abs(np.bincount(self.owner, 0.5 * gradient * step, self.n)) * share * (2 - share)
         return gain
 
-    def _damped_step(self, gradient: F8, hessian: F8, free: Bool, step: F8, active: Bool) -> tuple[F8, F8]:
-        """New parameter vector within trust and bounds, and the gain it promises by source."""
-        owner, vector = self.owner, self._vector()
-        theta = self.point.theta
-        trust = TRUST[self.column]
-        ellipticity = (self.column == EE1) | (self.column == LOG_N - 1)
-        trust = np.where(ellipticity, trust * (1 + (theta[:, EE1:LOG_N] ** 2).sum(axis=1))[owner], trust)
-        # at least what moves the log-posterior by 1/2 over a trusted step: a flat direction must feel the damping
-        diagonal = np.maximum(np.diagonal(hessian), TRUST[self.column] ** -2.0)
-        damping = np.maximum(self.damping, _LAMBDA_MIN)
-        moving = free & active[owner]
-        step = np.where(moving, step, 0.0)
-        excess = _excess(step, trust, owner, self.n)
-        if (damping[active] > 1e-5).any() or (excess > 1.01).any():
-            for _ in range(8):
-                step = solve(hessian, gradient, moving, damping[owner] * diagonal + self.floor)
-                excess = _excess(step, trust, owner, self.n)
-                if (excess <= 1.01).all():
-                    break
-                damping = np.where(excess > 1, np.maximum(damping * 3, 0.03) * excess, damping)
-        shrink = np.minimum(1.0, 1 / np.maximum(excess, 1e-9))
-        new = np.clip(vector + step * shrink[owner], self.lower, self.upper)
-        move = new - vector
-        promised: F8 = np.bincount(owner, move * (gradient - 0.5 * (hessian @ move)), self.n).astype(float)
-        return new, promised
-
-    # ---------------------------------------------------------------- bookkeeping of the damping
     def _gain(self, trial: Point) -> tuple[float, F8]:
         """Gain in log-posterior, and its part in the surroundings of every source."""
         local = np.zeros(self.n)
@@ -340,63 +297,3 @@ class Optimiser:
         pairs = zip(self.evaluator.scene.data, self.point.residuals, strict=True)
         noise = 1e-7 * np.sqrt(sum(float(np.sum((d * r) ** 2)) + d.size for d, r in pairs))
         return loss > -2 * noise and promised < 10 * noise
-
-    def _relax(self, local: F8, predicted: F8, gain: float) -> None:
-        """After a step that helped: less damping, but for sources that fell short of their promise."""
-        short = (local < 0.25 * predicted) & (predicted > _CULPRIT * predicted.sum())
-        factor = 1.0 if gain > 0.5 * predicted.sum() else 4.0
-        raised = np.maximum(self.damping * factor, _LAMBDA_START)
-        self.damping = np.clip(np.where(short, raised, self.damping * 0.1), _LAMBDA_MIN, 1e6)
-
-    def _tighten(self, local: F8, predicted: F8, changed: Bool, rejected: int) -> None:
-        """After a step that harmed: more damping for the culprits, for all that moved if there is none."""
-        bad = (local < 0) & changed & (predicted > _CULPRIT * predicted.sum())
-        if not bad.any() or rejected > 1:
-            bad = changed
-        self.damping = np.where(
-            bad, np.clip(np.maximum(self.damping * 10, 0.1), 0, _LAMBDA_MAX), self.damping
-        )
-
-
-def _excess(step: F8, trust: F8, owner: I8, n: int) -> F8:
-    """Largest ratio of a step to its limit, by source."""
-    excess = np.zeros(n)
-    np.maximum.at(excess, owner, np.abs(step) / trust)
-    return excess
-
-
-def _scaled(hessian: F8, use: I8, damping: F8) -> tuple[F8, F8]:
-    """Damped Hessian of the parameters ``use`` with unit diagonal, and the scale."""
-    h = hessian[np.ix_(use, use)]
-    h[np.arange(len(use)), np.arange(len(use))] += damping[use]
-    scale = 1 / np.sqrt(np.maximum(np.abs(np.diagonal(h)), 1e-30))
-    h *= scale[:, None]
-    h *= scale
-    return h, scale
-
-
-def _is_positive(hessian: F8, use: I8, damping: F8) -> bool:
-    """Whether the damped Hessian of the parameters ``use`` is positive definite."""
-    return len(use) == 0 or dpotrf(_scaled(hessian, use, damping)[0], lower=1, clean=0)[1] == 0
-
-
-def solve(hessian: F8, gradient: F8, free: Bool, damping: F8) -> F8:
-    """Step ``(H + damping)^-1 g`` over the free parameters, 0 for the others.
-
-    A matrix that is not positive definite is replaced by the one with the absolute values of its eigenvalues,
-    so that the step always goes uphill.
-    """
-    step = np.zeros_like(gradient)
-    use = np.flatnonzero(free)
-    if len(use) == 0:
-        return step
-    h, scale = _scaled(hessian, use, damping)
-    factor, info = dpotrf(h, lower=1, clean=0)
-    if info == 0:
-        step[use] = scale * dpotrs(factor, scale * gradient[use], lower=1)[0]
-    else:
-        values, vectors = np.linalg.eigh(h)
-        step[use] = scale * (
-            vectors @ ((vectors.T @ (scale * gradient[use])) / np.maximum(np.abs(values), 1e-6))
-        )
-    return step

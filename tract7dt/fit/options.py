@@ -42,6 +42,11 @@ class FitSettings(Protocol):
         """Smallest starting flux, scaled counts."""
 
 
+def threads_of(settings: FitSettings) -> int:
+    """``threads_per_process``; settings made for the engine alone may leave it out (1)."""
+    return int(getattr(settings, "threads_per_process", 1))
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """Numbers of the native engine that are no user's business, in one place.
@@ -53,6 +58,8 @@ class EngineOptions:
         Gaussian mixtures of Hogg & Lang (2013), for comparison with The Tractor.
     stamp_threshold : float
         A source's stamp reaches to where its model drops below this many sigma of a pixel, in every band.
+    stamp_coarseness : float
+        Until the maximum is near, stamps end where the model drops below this many times ``stamp_threshold``.
     stamp_radius_max : int
         Largest radius of a stamp, pix, unless the start values need more (then half as much again). What swells
         in the fit is cut there: it is no source any more, and would cost more than all others together.
@@ -96,6 +103,7 @@ class EngineOptions:
 
     profiles: Literal["sersic", "mixture"] = "sersic"
     stamp_threshold: float = 0.01
+    stamp_coarseness: float = 2.0
     stamp_radius_max: int = 127
     stamp_radius_weak: int = 63
     freeze: float = 1e-4

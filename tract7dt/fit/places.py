@@ -15,6 +15,7 @@ from tract7dt.fit.parameters import LOG_RE, Parameters
 from tract7dt.fit.profiles import CUT_RADIUS
 from tract7dt.fit.scene import Scene
 from tract7dt.fit.stamps import boxes, stamp_size, usable_radius
+from tract7dt.fit.workspace import Workspace
 from tract7dt.types import ModelKind
 
 F4 = NDArray[np.float32]
@@ -47,6 +48,8 @@ class Places:
     scene : Scene
     parameters : Parameters
     options : EngineOptions
+    workspace : Workspace
+        Holds the buffers.
 
     Attributes
     ----------
@@ -56,16 +59,20 @@ class Places:
         Whitened images, flat; places are in ``Stamps.offset``.
     """
 
-    def __init__(self, scene: Scene, parameters: Parameters, options: EngineOptions) -> None:
+    def __init__(
+        self, scene: Scene, parameters: Parameters, options: EngineOptions, workspace: Workspace
+    ) -> None:
         n = len(parameters.kind)
         self.scene, self.parameters, self.options = scene, parameters, options
         self.size, self.radius = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        self.buffer: F4 = np.empty((scene.n_bands, 0), np.float32)
+        self._workspace = workspace
+        self.buffer: F4 = workspace.rows("images", scene.n_bands, np.float32)
         self._extended = parameters.kind != ModelKind.STAR
         self._n_images = np.ones(n, np.int64)
         self._capacity, self._needed = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._offset, self._end = np.zeros((2, n), np.int64), 0
         self._psf, self._psf_offset = np.zeros((scene.n_bands, 0), np.float32), np.zeros(n, np.int64)
+        self._psf_place: dict[tuple[int, bool], int] = {}
         self._most = np.full(n, options.stamp_radius_max, np.int64)
         self._largest = self._reach(parameters.start)
         self._settled: F8 | None = None
@@ -85,24 +92,27 @@ class Places:
         self.radius[s] = min(usable_radius(int(self.size[s])), int(self._largest[s]))
 
     def first_sizes(self, level: F8, live: Bool, tables: Tables) -> None:
-        """Stamp sizes from the start values: draw models alone, on growing stamps, until they fit.
+        """Stamp sizes from the start values.
 
         A source whose start values alone need more than the cap of radii may have that, and half as much again.
         """
         scene, theta = self.scene, self.parameters.start
-        n = len(theta)
         self._most[:] = max(scene.ny, scene.nx)
         self._largest = self._reach(theta)
-        for s in range(n):
+        for s in range(len(theta)):
             reach = min(int(4 * np.exp(min(theta[s, LOG_RE], 6.0))) + 12, 96) if self._extended[s] else 0
             self._resize(s, max(scene.psf_radius(bool(self._extended[s])) + 4, reach))
-        todo = (level > 0).any(axis=0)
-        needed, held = np.zeros(n, np.int64), np.ones(n, bool)
+        self._fit_sizes(theta, np.asarray((level > 0).any(axis=0), bool), level, live, tables)
+        self._most = np.maximum(self.options.stamp_radius_max, self.radius + self.radius // 2)
+
+    def _fit_sizes(self, theta: F8, todo: Bool, level: F8, live: Bool, tables: Tables) -> None:
+        """Draw the models of some sources alone, on stamps that grow, until they fit."""
+        scene, n = self.scene, len(theta)
+        needed, held, nowhere = np.zeros(n, np.int64), np.ones(n, bool), np.zeros(n, np.int64)
         for _ in range(4):
             if not todo.any():
                 break
             self._load_psfs()
-            nowhere = np.zeros(n, np.int64)
             box = np.zeros((n, 4), np.int64)
             stamps = Stamps(self.size, pixel(theta), box, nowhere, self._psf, self._psf_offset)
             empty = np.zeros((scene.n_bands, 1), np.float32)
@@ -114,13 +124,17 @@ class Places:
             for s in map(int, np.flatnonzero(todo)):
                 self._resize(s, int(1.5 * self.radius[s]) if grow[s] else max(int(needed[s]) + 2, 7))
             todo = grow
-        self._most = np.maximum(self.options.stamp_radius_max, self.radius + self.radius // 2)
 
     def restrict(self, weak: Bool) -> None:
         """Lower the cap of radii for sources that are held by weak priors."""
         cap = np.maximum(self.options.stamp_radius_weak, self.radius + self.radius // 2)
         self._most = np.where(weak, np.minimum(self._most, cap), self._most)
         self._largest = self._reach(self.parameters.start)
+
+    def coarsen(self, level: F8, live: Bool, tables: Tables) -> None:
+        """Stamp sizes for another level of what is needed, at the start values."""
+        seen = np.asarray((level > 0).any(axis=0), bool)
+        self._fit_sizes(self.parameters.start, seen, level, live, tables)
 
     # ---------------------------------------------------------------- room
     def start_stage(self, n_images: I8) -> None:
@@ -129,15 +143,16 @@ class Places:
         self._capacity[:] = 0
 
     def _load_psfs(self) -> None:
-        """PSF transforms of the sizes in use, flat, and each source's place in them."""
+        """PSF transforms of all sizes that were ever in use, flat, and each source's place in them."""
         keys = [(int(m), bool(extended)) for m, extended in zip(self.size, self._extended, strict=True)]
-        start, parts, place = 0, [], {}
-        for key in sorted(set(keys)):
+        parts, end = [self._psf], self._psf.shape[1]
+        for key in sorted(set(keys) - set(self._psf_place)):
             parts.append(self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1))
-            place[key] = start
-            start += parts[-1].shape[1]
-        self._psf = np.concatenate(parts, axis=1) if parts else np.zeros((self.scene.n_bands, 0), np.float32)
-        self._psf_offset = np.array([place[key] for key in keys], np.int64)
+            self._psf_place[key] = end
+            end += parts[-1].shape[1]
+        if len(parts) > 1:
+            self._psf = np.concatenate(parts, axis=1)
+        self._psf_offset = np.array([self._psf_place[key] for key in keys], np.int64)
 
     def _make_room(self) -> None:
         """Two new places for every source that outgrew its own; what is in the buffers stays where it is."""
@@ -156,6 +171,7 @@ class Places:
             larger = np.empty((self.scene.n_bands, self._end + self._end // 3), np.float32)
             larger[:, :used] = self.buffer[:, :used]
             self.buffer = larger
+            self._workspace.keep("images", larger)
 
     def stamps(self, theta: F8, changed: Bool, before: Stamps | None, slot: I8, recentre: bool) -> Stamps:
         """Stamps of a point: new ones for the changed sources, those of ``before`` for the others.
@@ -220,7 +236,9 @@ class Places:
         redraw: Bool = before != self.size
         return redraw if redraw.any() else None
 
-    def settle(self, theta: F8, centre: I8, visible: Bool) -> Bool | None:
+    def settle(
+        self, theta: F8, centre: I8, visible: Bool, level: F8, live: Bool, tables: Tables
+    ) -> Bool | None:
         """Give all sources the stamps that a fit from any other start would end with.
 
         Sizes follow from the current point alone, not from the way to it; returns the sources to draw again
@@ -228,7 +246,8 @@ class Places:
         """
         before = self.size.copy()
         for s in map(int, np.flatnonzero(visible)):
-            self._resize(s, max(int(self._needed[s]) + 2, 7))
+            self._resize(s, int(1.3 * self._needed[s]) + 3)
+        self._fit_sizes(theta, visible, level, live, tables)
         self._settled = theta[:, LOG_RE].copy()
         redraw: Bool = (before != self.size) | (pixel(theta) != centre).any(axis=1)
         return redraw if redraw.any() else None

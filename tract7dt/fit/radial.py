@@ -18,6 +18,31 @@ _S_HI = np.float32(2.0**OCTAVE_HI * 0.999)
 
 
 @kernel
+def cells_of_row(cxx: float, cxy: float, cyy: float, ky: float, dk: float, cell: Any, place: Any) -> None:
+    """Cell of the table, and place in it (0 to 1), of ``s = cxx kx**2 + 2 cxy kx ky + cyy ky**2``, a row of kx.
+
+    Parameters
+    ----------
+    cxx, cxy, cyy : float
+        pix**2.
+    ky, dk : float
+        Frequency of the row, and step of kx from 0, rad/pix.
+    cell : ndarray, int32 (nx,)
+    place : ndarray, float32 (nx,)
+        Filled.
+    """
+    bits_of_s = place.view(np.int32)
+    for ix in range(place.shape[0]):
+        kx = dk * ix
+        s = np.float32(cxx * kx * kx + 2 * cxy * kx * ky + cyy * ky * ky)
+        place[ix] = min(max(s, _S_LO), _S_HI)
+    for ix in range(place.shape[0]):
+        bits = bits_of_s[ix]
+        cell[ix] = (bits >> _SHIFT) - _FIRST_CELL
+        place[ix] = np.float32(bits & _FRACTION_MASK) * _FRACTION_UNIT
+
+
+@kernel
 def radial_on_grid(table: Any, cxx: float, cxy: float, cyy: float, f: Any, fs: Any, fq: Any) -> None:
     """F, dF/ds and, for a table of four columns, dF/dq at every frequency of a stamp.
 
@@ -33,19 +58,12 @@ def radial_on_grid(table: Any, cxx: float, cxy: float, cyy: float, f: Any, fs: A
     m, nx = f.shape
     dk = 2 * np.pi / m
     free_n = table.shape[1] == 4
-    s_row = np.empty(nx, np.float32)
-    bits_row = s_row.view(np.int32)
+    cells, places = np.empty(nx, np.int32), np.empty(nx, np.float32)
     one, two, three, six = np.float32(1), np.float32(2), np.float32(3), np.float32(6)
     for iy in range(m):
-        ky = dk * (iy if iy < m - m // 2 else iy - m)
+        cells_of_row(cxx, cxy, cyy, dk * (iy if iy < m - m // 2 else iy - m), dk, cells, places)
         for ix in range(nx):
-            kx = dk * ix
-            s = np.float32(cxx * kx * kx + 2 * cxy * kx * ky + cyy * ky * ky)
-            s_row[ix] = min(max(s, _S_LO), _S_HI)
-        for ix in range(nx):
-            bits = bits_row[ix]
-            cell = (bits >> _SHIFT) - _FIRST_CELL
-            t = np.float32(bits & _FRACTION_MASK) * _FRACTION_UNIT
+            cell, t = cells[ix], places[ix]
             h = CELL_WIDTHS[cell]
             u = one - t
             a0 = np.float32(table[cell, 0])
@@ -85,19 +103,12 @@ def radial_curvature(
     m, nx = fss.shape
     dk = 2 * np.pi / m
     free_n = table.shape[1] == 4
-    s_row = np.empty(nx, np.float32)
-    bits_row = s_row.view(np.int32)
+    cells, places = np.empty(nx, np.int32), np.empty(nx, np.float32)
     one, two, three, six = np.float32(1), np.float32(2), np.float32(3), np.float32(6)
     for iy in range(m):
-        ky = dk * (iy if iy < m - m // 2 else iy - m)
+        cells_of_row(cxx, cxy, cyy, dk * (iy if iy < m - m // 2 else iy - m), dk, cells, places)
         for ix in range(nx):
-            kx = dk * ix
-            s = np.float32(cxx * kx * kx + 2 * cxy * kx * ky + cyy * ky * ky)
-            s_row[ix] = min(max(s, _S_LO), _S_HI)
-        for ix in range(nx):
-            bits = bits_row[ix]
-            cell = (bits >> _SHIFT) - _FIRST_CELL
-            t = np.float32(bits & _FRACTION_MASK) * _FRACTION_UNIT
+            cell, t = cells[ix], places[ix]
             h = CELL_WIDTHS[cell]
             u = one - t
             rise = np.float32(table[cell + 1, 0]) - np.float32(table[cell, 0])

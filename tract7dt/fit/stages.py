@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tract7dt.fit.errors import covariances, relative_variance
 from tract7dt.fit.evaluate import Evaluator, Point
-from tract7dt.fit.measure import measure
+from tract7dt.fit.measure import light_on_good_pixels, measure
 from tract7dt.fit.optimise import TRUST, Maximum, Optimiser
 from tract7dt.fit.options import EngineOptions, FitSettings
 from tract7dt.fit.parameters import (
@@ -23,6 +23,8 @@ from tract7dt.fit.parameters import (
     usable_start,
 )
 from tract7dt.fit.scene import Scene
+from tract7dt.fit.threads import Team
+from tract7dt.fit.workspace import kept_workspace
 from tract7dt.types import ModelSources, PatchProblem
 
 F8 = NDArray[np.float64]
@@ -112,7 +114,7 @@ def select_sources(sources: ModelSources, keep: Bool) -> ModelSources:
     )
 
 
-def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions) -> SetFit:
+def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions, team: Team) -> SetFit:
     """Fit bands that share positions and shapes (all bands of the problem)."""
     n_bands, n = len(problem.bands), len(problem.sources)
     out = empty_fit(n_bands, n)
@@ -124,13 +126,14 @@ def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions
         return out
     sources = select_sources(problem.sources, usable)
     parameters = build_parameters(sources, scene.ny, scene.nx, settings.pos_max_shift_pix, options)
-    evaluator = Evaluator(scene, parameters, options, sources.flux)
+    evaluator = Evaluator(scene, parameters, options, sources.flux, team, kept_workspace())
     start = evaluator.start_stage(build_layout(parameters, False, False), parameters.start)
     if _drop_invisible(evaluator, start, sources):
         start = evaluator.start_stage(build_layout(parameters, False, False), parameters.start)
     weak = add_weak_priors(parameters, _total_snr(start, evaluator), options)
     weak &= evaluator.live.any(axis=0)
     evaluator.places.restrict(weak)
+    evaluator.coarsen_stamps()
     maximum = _run_stages(evaluator, settings, options, out)
     _fill(out, np.flatnonzero(usable), problem, evaluator, maximum, settings, options)
     for i, is_weak in zip(np.flatnonzero(usable), weak):
@@ -164,19 +167,22 @@ def _total_snr(point: Point, evaluator: Evaluator) -> F8:
 
 def _drop_invisible(evaluator: Evaluator, start: Point, sources: ModelSources) -> bool:
     """Mark the bands in which a source has no light on good pixels as not live; True if there are any."""
-    before = int(evaluator.live.sum())
-    scene = evaluator.scene
-    for b, s in zip(*np.nonzero(evaluator.live)):
-        x0, x1, y0, y1 = start.stamps.box[s]
-        model = evaluator.images(start, int(b), int(s))[0]
-        q = scene.sqrt_w[b, y0:y1, x0:x1]
-        good = q > 0
-        light = float(np.sum(model[good] / q[good]))
-        power = float(np.sum(model.astype(float) ** 2))
-        seen = power * float(np.nan_to_num(sources.flux[b, s])) ** 2
-        if power <= 0 or (light < _LEAST_LIGHT and not seen > 1.0):
-            evaluator.live[b, s] = False
-    return int(evaluator.live.sum()) < before
+    live = evaluator.live
+    light, power = np.zeros(live.shape), np.zeros(live.shape)
+    light_on_good_pixels(
+        evaluator.places.buffer,
+        start.stamps.offset,
+        start.stamps.box,
+        live,
+        evaluator.scene.sqrt_w,
+        light,
+        power,
+    )
+    seen = power * np.nan_to_num(sources.flux) ** 2 > 1.0
+    visible = live & (power > 0) & ((light >= _LEAST_LIGHT) | seen)
+    dropped = bool((visible != live).any())
+    evaluator.live[...] = visible
+    return dropped
 
 
 def _run_stages(evaluator: Evaluator, settings: FitSettings, options: EngineOptions, out: SetFit) -> Maximum:

@@ -25,6 +25,7 @@ from astropy.io import fits
 
 from tract7dt.errors import ProductError
 from tract7dt.patches.division import patch_row
+from tract7dt.patches.fits_layout import Extension, read_extensions
 from tract7dt.patches.payload_check import check_table, parse_meta
 from tract7dt.patches.source_table import escape, read_table, table_columns, table_hdu
 from tract7dt.store import atomic_path
@@ -40,7 +41,7 @@ FORMAT, VERSION = "T7PAYLOAD", 1
 MAX_BYTES = 4 * 2**30
 #: Largest departure of a PSF stamp's sum from 1.
 PSF_SUM_TOLERANCE = 1e-3
-# What the FITS reader and NumPy raise on content that is not what its header says.
+# What astropy (the primary header) and NumPy raise on content that is not what its header says.
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, fits.VerifyError)
 
 
@@ -196,9 +197,7 @@ def read_payload(path: str | os.PathLike[str]) -> PatchPayload:
     name = os.fspath(path)
     try:
         content = _unpacked(_read_bytes(name))
-        _check_primary(content)
-        with fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=False) as hdus:
-            return _payload(hdus)
+        return _payload(read_extensions(content, _check_primary(content)))
     except ProductError as error:
         raise ProductError(f"payload {name}: {error}") from error
     except _DAMAGE as error:
@@ -233,8 +232,8 @@ def _unpacked(raw: bytes) -> bytes:
     return content
 
 
-def _check_primary(content: bytes) -> None:
-    """Format, version and checksum, before anything behind the primary header is looked at."""
+def _check_primary(content: bytes) -> int:
+    """Format, version and checksum, before anything behind the primary header is looked at; returns its end."""
     stream = io.BytesIO(content)
     if content[:6] != b"SIMPLE":
         raise ProductError("not a FITS file")
@@ -248,25 +247,26 @@ def _check_primary(content: bytes) -> None:
         raise ProductError(
             f"content has CRC {found}, header says {header.get('DATACRC')}: truncated or damaged"
         )
+    return stream.tell()
 
 
-def _payload(hdus: fits.HDUList) -> PatchPayload:
-    meta = parse_meta(_meta_text(hdus))
-    shape, rest = meta.patch.roi.shape, list(hdus[2:])
+def _payload(extensions: list[Extension]) -> PatchPayload:
+    meta = parse_meta(_meta_text(extensions))
+    shape, rest = meta.patch.roi.shape, extensions[1:]
     data, bad, psfs = [], [], []
     for band, psf in zip(meta.bands, meta.psfs, strict=True):
         data.append(_image(rest, band, "", np.dtype(np.float32), shape))
         bad.append(_image(rest, band, "_BAD", np.dtype(np.uint8), shape))
         psfs.append(None if psf is None else replace(psf, stamp=_stamp(rest, band)))
-    if len(rest) != 1 or rest[0].name != "SOURCES" or not isinstance(rest[0], fits.BinTableHDU):
-        raise ProductError(f"expected table SOURCES at the end, found {[hdu.name for hdu in rest]}")
-    table = read_table(rest[0], meta.columns)
+    if len(rest) != 1 or rest[0].name != "SOURCES" or rest[0].kind != "table":
+        raise ProductError(f"expected table SOURCES at the end, found {[each.name for each in rest]}")
+    table = read_table(rest[0].array, meta.columns)
     check_table(table, meta)
     return PatchPayload(
         patch=meta.patch,
         bands=meta.bands,
-        data=np.stack(data),
-        bad=np.stack(bad),
+        data=_native(data, np.float32),
+        bad=_native(bad, np.uint8),
         sky_sigma=meta.sky_sigma,
         gain=meta.gain,
         scale=meta.scale,
@@ -277,36 +277,39 @@ def _payload(hdus: fits.HDUList) -> PatchPayload:
     )
 
 
-def _meta_text(hdus: fits.HDUList) -> str:
-    if len(hdus) < 2 or hdus[1].name != "META" or len(hdus[1].data) != 1:
+def _native(images: list[np.ndarray], dtype: type) -> np.ndarray:
+    """Images of the file one behind the other, in the machine's byte order."""
+    out = np.empty((len(images), *images[0].shape), dtype)
+    for place, image in zip(out, images, strict=True):
+        place[...] = image
+    return out
+
+
+def _meta_text(extensions: list[Extension]) -> str:
+    meta = extensions[0] if extensions else None
+    if meta is None or meta.name != "META" or meta.kind != "table" or len(meta.array) != 1:
         raise ProductError("extension META, one row of JSON, is missing")
-    return str(hdus[1].data["JSON"][0])
+    return bytes(meta.array["JSON"][0]).decode("ascii")
 
 
 def _image(
-    rest: list[Any], band: str, suffix: str, dtype: np.dtype, shape: tuple[int, int] | None
+    rest: list[Extension], band: str, suffix: str, dtype: np.dtype, shape: tuple[int, int] | None
 ) -> np.ndarray:
-    """Take the next extension, which must be the named image; native byte order, C-contiguous.
-
-    The shape is compared before the pixels are touched: a header may claim any size.
-    """
+    """Take the next extension, which must be the named image: a view of the file's bytes."""
     name = _ascii(f"{band}{suffix}")
-    if not rest or rest[0].header.get("EXTNAME") != name or not isinstance(rest[0], fits.ImageHDU):
-        found = rest[0].header.get("EXTNAME") if rest else "the end of the file"
+    if not rest or rest[0].name != name or rest[0].kind != "image":
+        found = rest[0].name if rest else "the end of the file"
         raise ProductError(f"expected image extension {name}, found {found}")
-    hdu = rest.pop(0)
-    if shape is not None and tuple(hdu.shape) != shape:
-        raise ProductError(f"extension {name} has shape {tuple(hdu.shape)}, the patch's roi has {shape}")
-    pixels = hdu.data
-    if pixels is None or pixels.dtype.newbyteorder("=") != dtype:
-        raise ProductError(
-            f"extension {name}: expected {dtype}, found {None if pixels is None else pixels.dtype}"
-        )
-    return np.array(pixels, dtype=dtype, order="C")
+    pixels = rest.pop(0).array
+    if shape is not None and pixels.shape != shape:
+        raise ProductError(f"extension {name} has shape {pixels.shape}, the patch's roi has {shape}")
+    if pixels.dtype.newbyteorder("=") != dtype:
+        raise ProductError(f"extension {name}: expected {dtype}, found {pixels.dtype}")
+    return pixels
 
 
-def _stamp(rest: list[Any], band: str) -> np.ndarray:
-    stamp = _image(rest, band, "_PSF", np.dtype(np.float32), None)
+def _stamp(rest: list[Extension], band: str) -> np.ndarray:
+    stamp = np.array(_image(rest, band, "_PSF", np.dtype(np.float32), None), np.float32, order="C")
     if stamp.ndim != 2 or stamp.shape[0] != stamp.shape[1] or stamp.shape[0] % 2 == 0:
         raise ProductError(f"PSF of {band}: expected a square stamp of odd size, found shape {stamp.shape}")
     total = float(stamp.sum(dtype=np.float64))

@@ -76,17 +76,16 @@ def table_hdu(table: pd.DataFrame, columns: list[dict[str, str]]) -> fits.BinTab
     return fits.BinTableHDU.from_columns(made, nrows=len(table), name="SOURCES")
 
 
-def read_table(hdu: fits.BinTableHDU, columns: list[dict[str, str]]) -> pd.DataFrame:
-    """Rows of extension SOURCES as :func:`table_hdu` was given them.
+def read_table(raw: np.ndarray, columns: list[dict[str, str]]) -> pd.DataFrame:
+    """Rows of extension SOURCES as :func:`table_hdu` was given them, from the structured array in the file.
 
     Raises
     ------
     ProductError
         If the extension's columns are not those of ``columns``, or a value cannot be decoded.
     """
-    if [column["label"] for column in columns] != list(hdu.columns.names):
+    if [column["label"] for column in columns] != list(raw.dtype.names or ()):
         raise ProductError("the columns of extension SOURCES are not those that its description names")
-    raw = np.asarray(hdu.data).view(np.ndarray)
     result: dict[str, Any] = {}
     for column, field in zip(columns, raw.dtype.names or (), strict=True):
         values, wanted = raw[field], column["type"]

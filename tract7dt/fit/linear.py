@@ -1,0 +1,120 @@
+"""Steps of a Newton method: the damped Hessian, scaled and solved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from tract7dt.fit._jit import kernel
+
+F8 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+@kernel
+def scaled_system(hessian: Any, free: Any, damping: Any, out: Any, scale: Any) -> None:
+    """Damped Hessian with unit diagonal, lower triangle; rows of parameters that are not free are a unit's.
+
+    Parameters
+    ----------
+    hessian : ndarray, float64 (n, n)
+    free : ndarray, bool (n,)
+    damping : ndarray, float64 (n,)
+        Added to the diagonal.
+    out : ndarray, float64 (n, n)
+        Filled on and below the diagonal.
+    scale : ndarray, float64 (n,)
+        Filled with what rows and columns were multiplied by; 0 where not free.
+    """
+    n = hessian.shape[0]
+    for i in range(n):
+        size = max(abs(hessian[i, i] + damping[i]), 1e-30)
+        scale[i] = 1 / np.sqrt(size) if free[i] else 0.0
+    for i in range(n):
+        row, to, a = hessian[i], out[i], scale[i]
+        for j in range(i):
+            to[j] = row[j] * a * scale[j]
+        to[i] = (row[i] + damping[i]) * a * a if free[i] else 1.0
+
+
+@kernel
+def mirror(matrix: Any) -> None:
+    """Copy the lower triangle of a square matrix to the upper one."""
+    for i in range(matrix.shape[0]):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
+
+
+def _factor(hessian: F8, free: Bool, damping: F8) -> tuple[F8, F8, bool]:
+    """Cholesky factor of the scaled system, the scale, and whether the system is positive definite."""
+    n = len(hessian)
+    system, scale = np.empty((n, n)), np.empty(n)
+    scaled_system(hessian, free, damping, system, scale)
+    # the lower triangle by rows is the upper one by columns, as LAPACK wants it: no copy
+    factor, info = dpotrf(system.T, lower=0, clean=0, overwrite_a=1)
+    return factor, scale, info == 0
+
+
+def is_positive(hessian: F8, free: Bool, damping: F8) -> bool:
+    """Whether the damped Hessian of the free parameters is positive definite."""
+    return not free.any() or _factor(hessian, free, damping)[2]
+
+
+def solve_positive(hessian: F8, gradient: F8, free: Bool, damping: F8) -> F8 | None:
+    """Step ``(H + damping)^-1 g`` over the free parameters, 0 for the others; None if H is not positive."""
+    if not free.any():
+        return np.zeros_like(gradient)
+    factor, scale, positive = _factor(hessian, free, damping)
+    if not positive:
+        return None
+    step: F8 = scale * dpotrs(factor, scale * gradient, lower=0)[0]
+    return step
+
+
+def solve(hessian: F8, gradient: F8, free: Bool, damping: F8) -> F8:
+    """Step ``(H + damping)^-1 g`` over the free parameters, 0 for the others.
+
+    A matrix that is not positive definite is replaced by the one with the absolute values of its eigenvalues,
+    so that the step always goes uphill.
+    """
+    step = solve_positive(hessian, gradient, free, damping)
+    if step is not None:
+        return step
+    step = np.zeros_like(gradient)
+    use = np.flatnonzero(free)
+    system, scale = np.empty_like(hessian), np.empty(len(hessian))
+    scaled_system(hessian, free, damping, system, scale)
+    values, vectors = np.linalg.eigh(system[np.ix_(use, use)], UPLO="L")
+    right = scale[use] * gradient[use]
+    step[use] = scale[use] * (vectors @ ((vectors.T @ right) / np.maximum(np.abs(values), 1e-6)))
+    return step
+
+
+def solve_blocks(hessian: F8, gradient: F8, free: Bool, damping: F8, start: NDArray[np.int64]) -> F8:
+    """Steps of every diagonal block by itself, as :func:`solve` would take them.
+
+    Parameters
+    ----------
+    hessian, gradient, free, damping
+        As in :func:`solve`.
+    start : ndarray, int64 (blocks + 1,)
+        Edges of the blocks.
+    """
+    step = np.zeros_like(gradient)
+    count = np.diff(start)
+    for size in np.unique(count[count > 0]):
+        place = start[:-1][count == size][:, None] + np.arange(size)
+        block = hessian[place[:, :, None], place[:, None, :]]
+        diagonal = np.arange(size)
+        block[:, diagonal, diagonal] += damping[place]
+        scale = 1 / np.sqrt(np.maximum(np.abs(block[:, diagonal, diagonal]), 1e-30))
+        scale = np.where(free[place], scale, 0.0)
+        block *= scale[:, :, None] * scale[:, None, :]
+        block[:, diagonal, diagonal] = np.where(free[place], block[:, diagonal, diagonal], 1.0)
+        values, vectors = np.linalg.eigh(block)
+        right = np.einsum("sji,sj->si", vectors, scale * gradient[place])
+        step[place] = scale * np.einsum("sij,sj->si", vectors, right / np.maximum(np.abs(values), 1e-6))
+    return step
