@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.geometry import cell_boxes, cell_tag
+from tract7dt.psf.analytic import moffat_stamp
 from tract7dt.psf.detection import CellImage, detect_cell
+from tract7dt.psf.object_width import width_of_profiles
 from tract7dt.psf.products import BandEpsf, CellMeta
 from tract7dt.psf.quality import measure_quality
 from tract7dt.psf.selection import Candidate, Selection, after_stack, select_stars
@@ -40,6 +42,8 @@ MIN_OWN_STARS = 2
 MAX_MISMATCH = 0.08
 #: A stamp this much wider or narrower than the band's median is not of stars (asked of three cells or more).
 MAX_WIDTH_RATIO = 1.3
+#: Moffat index of a stamp that is nothing but a width.
+FALLBACK_BETA = 3.3
 
 
 def active_cells(field: Field, x: F8, y: F8, epsf: EpsfSettings) -> list[tuple[int, int]]:
@@ -72,7 +76,9 @@ def build_band(
     """Build the ePSF of every active cell of a band.
 
     A cell without enough stars is not an error: it borrows the stamp of the nearest cell of the band
-    (kind ``borrowed``), or is absent when there is none, and its record says why.
+    (kind ``borrowed``), or is absent when there is none, and its record says why. Where the header tells no
+    width either, an absent cell has a Moffat stamp (kind ``moffat``, no stars) as wide as its round
+    detections, from which the analytic fallback takes its width.
 
     Parameters
     ----------
@@ -108,6 +114,8 @@ def build_band(
     if epsf.spatial == "interpolated":
         spatial = fit_spatial(cells, meta, field.box, stack_options(epsf))
     cells, meta = _borrow(cells, meta, min_own_stars)
+    if field.frames[band].fwhm_pix is None:
+        cells = cells | _widths_alone(cells, meta, epsf.final_psf_size)
     built = sum(m.status == "built" for m in meta.values())
     log.info("band %s: %d of %d cells with an ePSF of their own", band, built, len(meta))
     return BandEpsf(EpsfGrid(band, cells, spatial), meta)
@@ -154,6 +162,9 @@ def build_cell(
         candidates=candidates,
         n_extracted=len(selection.chosen),
         n_used=n_used,
+        object_fwhm=math.nan
+        if result is not None or frame.fwhm_pix is not None
+        else width_of_profiles(image),
         background_level=float(np.median(image.background)),
         noise=_typical_noise(image),
         seconds=time.process_time() - begin,
@@ -262,3 +273,16 @@ def _borrow(
         cells[tag] = replace(lent, kind="borrowed", quality=quality)
         meta[tag] = replace(record, status="borrowed", reason=f"{reason}; stamp of {nearest}")
     return cells, meta
+
+
+def _widths_alone(cells: dict[str, Epsf], meta: dict[str, CellMeta], size: int) -> dict[str, Epsf]:
+    """Moffat stamps of the width of the objects that there are, for cells without an ePSF."""
+    known = [m.object_fwhm for m in meta.values() if math.isfinite(m.object_fwhm)]
+    found = {}
+    for tag, record in meta.items():
+        if tag in cells or not known:
+            continue
+        width = record.object_fwhm if math.isfinite(record.object_fwhm) else float(np.median(known))
+        stamp = moffat_stamp(width, FALLBACK_BETA, size // 2).astype(np.float32)
+        found[tag] = Epsf(stamp, 0, "moffat", {"fwhm_pix": width})
+    return found

@@ -6,11 +6,12 @@ rest is interpolated, so that noise of the wings is not amplified and no edge sh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, ndimage
+from scipy import ndimage
 
 from tract7dt.psf.wings import MoffatProfile
 
@@ -25,7 +26,10 @@ N_MODES = 3
 def _inverse_map(shape: F8) -> F8:
     """Matrix B with P'(r) = det B * P(B r) for ``shape`` = (s, e1, e2): sizes grow by exp(s)."""
     s, e1, e2 = (float(v) for v in shape)
-    return np.asarray(linalg.expm(-np.array([[s + e1, e2], [e2, s - e1]])), float)
+    e = math.hypot(e1, e2)
+    # exp(-M) of M = (s + e1, e2; e2, s - e1): the traceless part squares to e**2
+    along = math.sinh(e) / e if e > 0 else 1.0
+    return math.exp(-s) * (math.cosh(e) * np.eye(2) - along * np.array([[e1, e2], [e2, -e1]]))
 
 
 def deformed_profile(profile: MoffatProfile, shape: F8) -> MoffatProfile:

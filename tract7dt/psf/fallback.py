@@ -20,6 +20,9 @@ __all__ = ["ChosenPsf", "choose_psf", "choose_psfs"]
 
 F8 = NDArray[np.float64]
 
+#: Kinds of stamps that were made of stars.
+EMPIRICAL = ("epsf", "borrowed")
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenPsf:
@@ -53,7 +56,7 @@ def choose_psf(
     epsf : Epsf or None
         Of the patch's cell.
     fwhm_pix : float
-        Width from the header, pix; NaN if unknown.
+        Width from the header, pix; NaN if unknown: then that of the cell's stars, then the default.
     patch_run : PatchRunSettings
         ``min_epsf_nstars_for_use``, ``psf_model`` and the fallback's keys.
     moffat_psf : MoffatPsfSettings
@@ -66,8 +69,12 @@ def choose_psf(
     if epsf is None or reason is not None:
         width = fwhm_pix
         if not (math.isfinite(width) and width > 0):
-            width = patch_run.fallback_default_fwhm_pix
-            reason = f"{reason}; no FWHM in the header, default {width:g} pix"
+            width = _width_of_stars(epsf)
+            source = f"{width:.2f} pix from the stars that there are"
+            if not math.isfinite(width):
+                width = patch_run.fallback_default_fwhm_pix
+                source = f"default {width:g} pix"
+            reason = f"{reason}; no FWHM in the header, {source}"
         return ChosenPsf(_analytic(width, patch_run, moffat_psf), None, patch_run.psf_fallback_model, reason)
     stamp = np.asarray(epsf.stamp, float)
     stamp = stamp / stamp.sum()
@@ -79,11 +86,24 @@ def choose_psf(
 
 
 def _why_not(epsf: Epsf | None, min_stars: int) -> str | None:
-    if epsf is None:
+    if epsf is None or epsf.kind not in EMPIRICAL:
         return "no ePSF in this cell"
     if epsf.n_stars < min_stars:
         return f"ePSF of {epsf.n_stars} stars, fewer than {min_stars}"
     return None
+
+
+def _width_of_stars(epsf: Epsf | None) -> float:
+    """FWHM of the few stars that made no ePSF worth using, pix; NaN where nothing is known."""
+    width = None if epsf is None else epsf.quality.get("fwhm_pix")
+    return float(width) if isinstance(width, int | float) and width > 0 else math.nan
+
+
+def _is_mixture(chosen: ChosenPsf, patch_run: PatchRunSettings) -> bool:
+    """Whether a Gaussian mixture made by imitation serves stars and galaxies alike."""
+    if chosen.reason is not None:
+        return chosen.kind == "gaussian_mixture"
+    return patch_run.psf_model == "gaussian_mixture_from_stamp"
 
 
 def _analytic(fwhm: float, patch_run: PatchRunSettings, moffat_psf: MoffatPsfSettings) -> F8:
@@ -133,7 +153,10 @@ def choose_psfs(
         low_star_bands=tuple(
             b
             for b, e in zip(payload.bands, payload.psfs, strict=True)
-            if e is not None and e.n_stars < minimum
+            if e is not None and e.kind in EMPIRICAL and e.n_stars < minimum
+        ),
+        mixture_bands=tuple(
+            b for b, c in zip(payload.bands, chosen, strict=True) if _is_mixture(c, settings.patch_run)
         ),
     )
     return tuple(c.stamp for c in chosen), extended, audit

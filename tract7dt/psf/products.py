@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ class CellMeta:
         Stars that were cut out for the stack.
     n_used : int
         Stars that the stack used.
+    object_fwhm : float
+        Width of the round objects of a cell without an ePSF and without a width in the header, pix; else NaN.
     background_level, noise : float
         Median background map and sky sigma of the cell, scaled counts.
     seconds : float
@@ -68,6 +71,7 @@ class CellMeta:
     candidates: tuple[Candidate, ...]
     n_extracted: int
     n_used: int
+    object_fwhm: float
     background_level: float
     noise: float
     seconds: float
@@ -145,6 +149,7 @@ def _meta_record(meta: CellMeta, epsf: Epsf | None) -> dict[str, Any]:
         "n_candidates": len(meta.candidates),
         "nstars_extract": meta.n_extracted,
         "nstars_used": meta.n_used,
+        "object_fwhm_pix": meta.object_fwhm if math.isfinite(meta.object_fwhm) else None,
         "background_level": meta.background_level,
         "noise": meta.noise,
         "quality": {} if epsf is None else dict(epsf.quality),

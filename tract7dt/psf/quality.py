@@ -123,6 +123,7 @@ def measure_quality(stack: Stack, stars: StarStamps, stamp: F8) -> dict[str, Any
         "aperture_bias_err": bias_err,
         "relative_error": statistical,
         "moffat_beta": stack.profile.beta,
+        "fine_share": stack.fine_share,
         "mismatch": stack.mismatch,
         "snr_total": float(np.sqrt(np.sum(snr[used] ** 2))),
         "snr_median": float(np.median(snr[used])),

@@ -10,6 +10,7 @@ import sep
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from tract7dt.psf.companions import companion_shares
 from tract7dt.psf.cutouts import StarStamps, cutout, fit_radius
 from tract7dt.psf.detection import CellImage, stamp_width
 from tract7dt.psf.locus import stellar_locus
@@ -35,6 +36,8 @@ LOCUS_TOLERANCE, LOCUS_SIGMA = 0.06, 4.0
 MAX_BAD_SHARE = 0.3
 #: Margin about the fit radius that a star near the edge must have, pix.
 SPARE_EDGE = 3
+#: Width of stars where neither the header nor a detection tells it, pix.
+DEFAULT_FWHM = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,9 @@ def select_stars(
     n = len(table.x)
     width = stamp_width(epsf)
     reason = np.full(n, "", dtype=object)
-    guess = fwhm_header if fwhm_header is not None and np.isfinite(fwhm_header) else _width_of_objects(image)
+    guess = fwhm_header if fwhm_header is not None else np.nan
+    guess = guess if np.isfinite(guess) else _width_of_objects(image)
+    guess = guess if np.isfinite(guess) else DEFAULT_FWHM
     snr, flux = _forced(image, table, float(guess), epsf)
     _refuse(reason, ~(snr >= epsf.gaia_snr_min), "snr")
     # a star whose core is complete still tells the PSF's width there, though it is no use for the stack
@@ -219,11 +224,11 @@ def _gaia_positions(image: CellImage, gaia: pd.DataFrame | None, epsf: EpsfSetti
 
 
 def _width_of_objects(image: CellImage) -> float:
-    """FWHM from the moments of the brighter round detections, pix; 4 where there are none."""
+    """FWHM from the moments of the brighter round detections, pix; NaN where there are none."""
     objects = image.objects
     good = (objects.n_bright >= 9) & (objects.ratio < 1.4)
     if not good.any():
-        return 4.0
+        return np.nan
     return float(np.clip(2.3548 * np.percentile(objects.rms_size[good], 30), 1.5, 15.0))
 
 
@@ -291,16 +296,13 @@ def _choose(
     epsf: EpsfSettings,
 ) -> tuple[list[int], StarStamps, StarStamps]:
     """Best first: separation, neighbours, number; and the cutouts of the chosen and of the spare."""
-    chosen: list[int] = []
-    spare: list[int] = []
+    taken: list[int] = []
     cutouts: dict[int, tuple[F8, Bool]] = {}
     half = stamp_width(epsf) // 2
-    for i in sorted(np.flatnonzero(reason == ""), key=lambda j: -snr[j]):
-        surplus = len(chosen) == epsf.max_stars
-        if surplus and len(spare) >= epsf.max_stars:
+    for i in sorted(map(int, np.flatnonzero(reason == "")), key=lambda j: -snr[j]):
+        if np.count_nonzero(~near_edge[taken]) >= 2 * epsf.max_stars:
             reason[i] = "max_stars"
             continue
-        taken = chosen + spare
         near = np.hypot(table.x[taken] - table.x[i], table.y[taken] - table.y[i])
         if (near < epsf.min_sep).any():
             reason[i] = "min_sep"
@@ -314,12 +316,19 @@ def _choose(
         if share > MAX_NEIGHBOUR_SHARE or not clean:
             reason[i] = "neighbour"
             continue
-        cutouts[int(i)] = (np.where(good, cutout(image.data, x, y, half, 0.0), 0.0).astype(float), good)
-        if surplus or near_edge[i]:
+        cutouts[i] = (np.where(good, cutout(image.data, x, y, half, 0.0), 0.0).astype(float), good)
+        taken.append(int(i))
+    shares = companion_shares(_stamps(taken, cutouts, image, table, half), fwhm, fit_radius(fwhm))
+    chosen: list[int] = []
+    spare: list[int] = []
+    for i, share in zip(taken, shares, strict=True):
+        if share > MAX_NEIGHBOUR_SHARE:
+            reason[i] = "neighbour"
+        elif near_edge[i] or len(chosen) == epsf.max_stars:
             reason[i] = "edge" if near_edge[i] else "max_stars"
-            spare.append(int(i))
+            spare.append(i)
         else:
-            chosen.append(int(i))
+            chosen.append(i)
     return chosen, _stamps(chosen, cutouts, image, table, half), _stamps(spare, cutouts, image, table, half)
 
 

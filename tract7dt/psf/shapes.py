@@ -45,7 +45,13 @@ class StarShapes:
 
 
 def measure_shapes(
-    stars: StarStamps, models: F8, start: tuple[F8, F8, F8], sky: F8, sky_error: F8, radius: float
+    stars: StarStamps,
+    models: F8,
+    unresolved: F8,
+    start: tuple[F8, F8, F8],
+    sky: F8,
+    sky_error: F8,
+    radius: float,
 ) -> StarShapes:
     """Measure size and elongation of stars against their models, all with flux, place and sky.
 
@@ -54,6 +60,8 @@ def measure_shapes(
     stars : StarStamps
     models : ndarray (n, k, k)
         Expected PSF of each star, centred.
+    unresolved : ndarray (k, k)
+        Size of what the pixels do not resolve of a PSF of unit flux.
     start : (flux, dx, dy), each ndarray (n,)
     sky, sky_error : ndarray (n,)
         Local sky, scaled counts per pixel; the fit may depart from it by its error.
@@ -76,6 +84,7 @@ def measure_shapes(
         modes = [by_x * x + by_y * y - 2 * value, by_x * x - by_y * y, by_x * y + by_y * x]
         light = np.maximum(flux[:, None, None] * value, 0.0)
         variance = (stars.noise**2)[:, None, None] + light / stars.gain + (MODEL_ERROR * light) ** 2
+        variance += (flux[:, None, None] * unresolved[core, core]) ** 2
         weight = np.where(good, 1 / variance, 0.0).reshape(n, 1, -1)
         columns = np.stack([value, by_x, by_y, *modes, np.ones_like(value)], axis=1).reshape(n, 7, -1)
         weighted = columns * weight

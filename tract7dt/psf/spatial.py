@@ -19,7 +19,7 @@ from tract7dt.psf.deform import N_MODES, Deformable, deformed_profile
 from tract7dt.psf.products import CellMeta
 from tract7dt.psf.quality import stamp_shape
 from tract7dt.psf.shapes import measure_shapes
-from tract7dt.psf.stack import StackOptions
+from tract7dt.psf.stack import FINE_TOLERANCE, StackOptions
 from tract7dt.psf.surface import MAX_DEGREE, Surface, basis, fit_surface, n_terms
 from tract7dt.psf.tail import tail_record
 from tract7dt.psf.wings import MoffatProfile, fit_moffat
@@ -131,7 +131,9 @@ def _joint_stamp(epsfs: Sequence[Epsf], built: Sequence[CellMeta], size: int) ->
     stamp = stamp / stamp[lo : lo + size, lo : lo + size].sum()
     profile = stacks[int(weight.argmax())].profile
     if len(stacks) > 1:
-        profile = fit_moffat(stamp, np.full(stamp.shape, (PROFILE_ERROR * stamp.max()) ** 2), profile)
+        share = float(weight @ [s.fine_share for s in stacks] / weight.sum())
+        scene = stamp + share * (profile.stamp(len(stamp)) - profile.resolved(len(stamp)))
+        profile = fit_moffat(scene, np.full(stamp.shape, (PROFILE_ERROR * stamp.max()) ** 2), profile)
     return Deformable(stamp, profile)
 
 
@@ -194,10 +196,17 @@ def _measured(
 ) -> tuple[F8, F8, F8, F8]:
     """Places, deformations and their errors of all stars, against the model as it is."""
     parts: list[tuple[F8, F8, F8, F8]] = []
+    unresolved = FINE_TOLERANCE * joint.profile.unresolved_size(joint.stamp.shape[0])
     for sample in samples:
         expected = basis(sample.u, sample.v) @ coefficients.T
         shapes = measure_shapes(
-            sample.stars, joint.deformed(expected), sample.start, sample.sky, sample.sky_error, radius
+            sample.stars,
+            joint.deformed(expected),
+            unresolved,
+            sample.start,
+            sample.sky,
+            sample.sky_error,
+            radius,
         )
         ok = shapes.valid
         parts.append((sample.u[ok], sample.v[ok], (expected + shapes.value)[ok], shapes.error[ok]))

@@ -36,6 +36,13 @@ CLIP_SIGMA = 5.0
 MAX_OFFSET_PIX = 2.0
 #: Largest change of the stamp, relative to its peak, at which the iteration ends.
 CONVERGED_CHANGE = 1e-4
+#: Share of what is finer than the pixels by which the profile may be wrong in it.
+FINE_TOLERANCE = 0.3
+#: How much of it the data show is measured, from this expectation and uncertainty: sampled as the profile is
+#: (1), or smoothed, as by resampling (0).
+FINE_SHARE, FINE_SHARE_ERROR = 1.0, 0.5
+#: Iterations in which that share is measured.
+FINE_ITERATIONS = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,8 @@ class Stack:
         Relative size of the star against the stamp (0.01: one per cent wider).
     model : ndarray (n, k, k)
         flux * shifted stamp.
+    fine_share : float
+        How much of what the profile holds beyond the pixels' Nyquist frequency the stars show, 0 to 1.
     mismatch : float
         Relative difference between the stars' own PSFs, from the spread of their sizes.
     iterations : int
@@ -107,6 +116,7 @@ class Stack:
     chi: F8
     size_excess: F8
     model: F8
+    fine_share: float
     mismatch: float
     iterations: int
     converged: bool
@@ -140,6 +150,8 @@ def refine(stars: StarStamps, fwhm: float, options: StackOptions) -> Stack | Non
             return None
         if iteration in (3, 5):
             work.reject()
+        if iteration in FINE_ITERATIONS:
+            work.measure_fine()
         # half steps at the end: the shrinkage of the wings can make full ones swing between two answers
         change = work.improve(options.clip and iteration in (3, 5), step=1.0 if iteration < 7 else 0.5)
         if iteration > 5 and change < CONVERGED_CHANGE:
@@ -178,18 +190,51 @@ class _Work:
         self.core = slice(k // 2 - reach, k // 2 + reach + 1)
         self.mismatch = MISMATCH
         self.kept = np.ones((n, k, k), bool)
+        self.fine_share = FINE_SHARE
+        self._split()
 
-    def variance(self, model: F8) -> F8:
-        """Pixel variance of each star: sky, photons of its model, and the stamp's own imperfection."""
+    def variance(self, model: F8, window: slice = slice(None)) -> F8:
+        """Pixel variance: sky, photons of the model, the stamp's own imperfection, what pixels do not resolve."""
         light = np.maximum(model, 0.0)
         sky = (self.stars.noise**2)[:, None, None]
-        return sky + light / self.stars.gain + (self.mismatch * light) ** 2
+        fine = self.flux[:, None, None] * self.unresolved[window, window]
+        return sky + light / self.stars.gain + (self.mismatch * light) ** 2 + fine**2
+
+    def _split(self) -> None:
+        """The stamp as a share of the profile plus rest: of the profile the part finer than pixels is known."""
+        k = self.stars.k
+        self.resolved = self.profile.resolved(k)
+        self.rest = self.stamp - self.fine_share * self.resolved
+        self.unresolved = FINE_TOLERANCE * self.profile.unresolved_size(k)
+
+    def models(self) -> tuple[F8, F8, F8]:
+        """PSF of each star where it is, (n, k, k), and its derivatives by the place."""
+        rest = self.shifter.models(self.rest, self.dx, self.dy)
+        own = self.profile.with_slopes(self.x - self.dx[:, None, None], self.y - self.dy[:, None, None])
+        value, by_x, by_y = (a + self.fine_share * b for a, b in zip(rest, own, strict=True))
+        return value, by_x, by_y
+
+    def measure_fine(self) -> None:
+        """How much of the light that is finer than pixels the stars show, by least squares."""
+        use, core = np.flatnonzero(self.used), self.core
+        dx, dy = self.dx[use], self.dy[use]
+        window = np.s_[:, core, core]
+        exact = self.profile.image(self.x[:, core] - dx[:, None, None], self.y[core] - dy[:, None, None])
+        smooth = self.shifter.shift(np.broadcast_to(self.resolved, (len(use), *self.resolved.shape)), dx, dy)
+        fine = self.flux[use, None, None] * (exact - smooth[window])
+        good = (self.stars.good & self.kept)[use][window]
+        weight = np.where(good, 1 / self.variance(self.model)[use][window], 0.0)
+        signal = float((weight * fine**2).sum())
+        step = float((weight * fine * self._residual()[use][window]).sum())
+        step += (FINE_SHARE - self.fine_share) / FINE_SHARE_ERROR**2
+        self.fine_share = float(np.clip(self.fine_share + step / (signal + FINE_SHARE_ERROR**-2), 0, 1))
+        self._split()
 
     def fit_stars(self, steps: int) -> bool:
         """Gauss-Newton steps for flux and centre of each star, then its local sky; False if none is left."""
         for _ in range(steps):
             self._step()
-        self.model = self.flux[:, None, None] * self.shifter.models(self.stamp, self.dx, self.dy)[0]
+        self.model = self.flux[:, None, None] * self.models()[0]
         if self.options.sky_annulus is not None:
             # without its own wings, so that the annulus may lie where the star still shines
             self.sky = local_sky(
@@ -202,15 +247,14 @@ class _Work:
         return bool(self.used.any())
 
     def _step(self) -> None:
-        parts = self.shifter.models(self.stamp, self.dx, self.dy)
-        value, by_x, by_y = (part[:, self.core, self.core] for part in parts)
+        value, by_x, by_y = (part[:, self.core, self.core] for part in self.models())
         offset_x = self.x[:, self.core] - self.dx[:, None, None]
         offset_y = self.y[self.core] - self.dy[:, None, None]
         # models() differentiates by the place of the star, P(x - x0); growing by a factor 1 + s changes
         # P(r) / s**2 by -r.grad P - 2 P, and -grad P is the derivative by the place
         wider = by_x * offset_x + by_y * offset_y - 2 * value
         good = self.stars.good[:, self.core, self.core] & self.disc[self.core, self.core]
-        weight = np.where(good, 1 / self.variance(self.flux[:, None, None] * value), 0.0)
+        weight = np.where(good, 1 / self.variance(self.flux[:, None, None] * value, self.core), 0.0)
         data = self.stars.data[:, self.core, self.core] - self.sky[:, None, None]
         n = len(data)
         design = np.stack([value, by_x, by_y, wider], axis=1).reshape(n, 4, -1)
@@ -300,11 +344,15 @@ class _Work:
         mean = np.where(known, (weight * residual).sum(0), 0.0) / np.where(known, total, 1.0)
         stack = self.stamp + mean
         spread = np.where(known, 1 / np.where(known, total, 1.0), np.inf)
-        self.profile = fit_moffat(stack, spread, self.profile)
-        half = self.stars.k // 2
+        # the profile is that of the sky, the stack what the pixels resolve of it
+        k = self.stars.k
+        finer = self.fine_share * (self.profile.stamp(k) - self.resolved)
+        self.profile = fit_moffat(stack + finer, spread, self.profile)
+        finer = self.fine_share * (self.profile.stamp(k) - self.profile.resolved(k))
+        half = k // 2
         outer = self.options.sky_annulus[0] if self.options.sky_annulus else half
         taper = (0.75 * min(outer, half), float(min(outer, half)))
-        updated = regularise(stack, spread, self.profile, taper, self.options.size / 2)
+        updated = regularise(stack, spread, self.profile.stamp(k) - finer, taper, self.options.size / 2)
         x, y = windowed_centroid(updated, self.profile.fwhm)
         updated = self.shifter.shift(updated[None], np.array([-x]), np.array([-y]))[0]
         self.dx[use] += x
@@ -312,6 +360,7 @@ class _Work:
         updated = _unit(updated, self.options.size)
         change = float(np.abs(updated - self.stamp).max() / updated.max())
         self.stamp = self.stamp + step * (updated - self.stamp)
+        self._split()
         return change
 
     def result(self, iterations: int, converged: bool, start: str) -> Stack:
@@ -330,6 +379,7 @@ class _Work:
             self._chi(),
             self.size_excess,
             self.model,
+            self.fine_share,
             self.mismatch,
             iterations,
             converged,

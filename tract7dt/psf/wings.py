@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 __all__ = ["MoffatProfile", "fit_moffat", "regularise"]
 
@@ -29,6 +29,8 @@ EVIDENCE = 4.0
 EDGE_FADE = 5.0
 #: Ratio of signal to noise, in variance, above which a ring needs no support by its neighbours.
 CERTAIN = 5.0
+#: Samples a pixel of the finer grid that tells what the pixels resolve of a profile (odd).
+FINE = 3
 #: Range of ln amplitude, ln alpha, ln(beta - 1), e1, e2.
 _BOUNDS = np.array(
     [[-50.0, math.log(0.3), math.log(0.2), -0.6, -0.6], [50.0, math.log(60.0), math.log(20.0), 0.6, 0.6]]
@@ -84,6 +86,30 @@ class MoffatProfile:
         """Values on a (k, k) grid centred on pixel ``k // 2``."""
         x, y = _grid(k)
         return self.image(x, y)
+
+    def with_slopes(self, x: F8, y: F8) -> tuple[F8, F8, F8]:
+        """Values at offsets ``x``, ``y``, pix, and how they change with the place of the centre in x and y."""
+        base = 1 + ((1 - self.e1) * x * x + (1 + self.e1) * y * y - 2 * self.e2 * x * y) / self.alpha**2
+        value = self.amplitude * base**-self.beta
+        slope = 2 * self.beta / self.alpha**2 * value / base
+        return value, slope * ((1 - self.e1) * x - self.e2 * y), slope * ((1 + self.e1) * y - self.e2 * x)
+
+    def resolved(self, k: int) -> F8:
+        """What a (k, k) grid of pixels resolves: the profile up to the Nyquist frequency, at pixel centres.
+
+        That is what stars at all fractions of a pixel have in common; what is finer averages out of their
+        stack. A star on a pixel's centre is higher: by 1 % of the peak at FWHM 2.5 pix, by 0.1 % at 3.5.
+        """
+        middle = k * FINE // 2
+        axis = (np.arange(k * FINE) - middle) / FINE
+        fine = np.roll(self.image(axis[None, :], axis[:, None]), (-middle, -middle), (0, 1))
+        kept = np.rint(fft.fftfreq(k) * k).astype(int)
+        coarse = fft.ifft2(fft.fft2(fine)[np.ix_(kept, kept)]).real / FINE**2
+        return np.asarray(np.roll(coarse, (k // 2, k // 2), (0, 1)), float)
+
+    def unresolved_size(self, k: int) -> F8:
+        """How much of the profile pixels do not resolve, wherever in its pixel a star is, ndarray (k, k)."""
+        return np.asarray(ndimage.maximum_filter(np.abs(self.stamp(k) - self.resolved(k)), 3))
 
 
 def _grid(k: int) -> tuple[F8, F8]:
@@ -155,22 +181,20 @@ def _from_vector(p: F8) -> MoffatProfile:
     return MoffatProfile(math.exp(p[0]), math.exp(p[1]), 1 + math.exp(p[2]), float(p[3]), float(p[4]))
 
 
-def regularise(
-    stack: F8, variance: F8, profile: MoffatProfile, taper: tuple[float, float], edge: float
-) -> F8:
-    """The stack where it has signal, the profile where it has none.
+def regularise(stack: F8, variance: F8, model: F8, taper: tuple[float, float], edge: float) -> F8:
+    """The stack where it has signal, the model where it has none.
 
     Parameters
     ----------
     stack, variance : ndarray (k, k)
         Weighted mean of the stars and its variance (infinite where no star has a pixel).
-    profile : MoffatProfile
-        Its fit.
+    model : ndarray (k, k)
+        Its profile, as far as pixels resolve it.
     taper : (inner, outer)
         Radii between which ring averages are faded out: there the local sky is measured, so that the
         stack holds no information about a level, pix.
     edge : float
-        Radius at which any departure from the profile ends, pix: the stamp meets its tail there.
+        Radius at which any departure from the model ends, pix: the stamp meets its tail there.
 
     Returns
     -------
@@ -179,7 +203,6 @@ def regularise(
     k = stack.shape[0]
     x, y = _grid(k)
     radius = np.hypot(x, y)
-    model = profile.image(x, y)
     known = np.isfinite(variance)
     noise = np.where(known, variance, 1.0)
     excess = np.where(known, stack - model, 0.0)

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import AsinhNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from tract7dt.qa.figure import axes_at, dress, heading, new_figure, note, save_figure
 from tract7dt.qa.profile import growth_curve, half_width, radial_profile
-from tract7dt.qa.style import (
-    FAINT,
-    INK,
-    LEVEL,
-    SIGNED,
-    band_colors,
-)
+from tract7dt.qa.style import FAINT, INK, LEVEL, SIGNED, band_colors
 from tract7dt.types import F8, Epsf
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["epsf_figure", "plot_epsf"]
+__all__ = ["MAX_DPI", "epsf_figure", "plot_epsf"]
 
 _EPSF_WIDTH, _EPSF_HEIGHT = 620.0, 213.0
 _PANEL, _EPSF_TOP = 145.0, 38.0
+#: How far below zero the colour bar reaches, value / peak.
+_BAR_BELOW = 0.02
+#: There are two pictures a cell and band, hundreds of a field: beyond this resolution they only take longer.
+MAX_DPI = 200
 
 
 def plot_epsf(epsf: Epsf, meta: Mapping[str, Any], path: str | os.PathLike[str], *, dpi: int = 300) -> None:
@@ -44,8 +38,9 @@ def plot_epsf(epsf: Epsf, meta: Mapping[str, Any], path: str | os.PathLike[str],
         taken from ``epsf.quality``, else measured or left out.
     path : path
     dpi : int
+        At most :data:`MAX_DPI` count.
     """
-    save_figure(epsf_figure(epsf, meta, dpi=dpi), path)
+    save_figure(epsf_figure(epsf, meta, dpi=min(dpi, MAX_DPI)), path)
 
 
 def epsf_figure(epsf: Epsf, meta: Mapping[str, Any], *, dpi: int) -> Figure:
@@ -109,13 +104,18 @@ def _draw_stamp(ax: Axes, bar: Axes, scaled: F8) -> None:
         scaled, origin="lower", cmap=SIGNED, norm=norm, interpolation="nearest",
         extent=(-half, half, -half, half), aspect="auto",
     )  # fmt: skip
-    colorbar = ax.figure.colorbar(ScalarMappable(norm, SIGNED), cax=bar)
-    ticks = [-1e-1, -1e-2, -1e-3, 0.0, 1e-3, 1e-2, 1e-1, 1.0]
-    colorbar.set_ticks(ticks, labels=[_power(t) for t in ticks])
-    bar.set_ylim(-0.02, 1.0)
-    bar.minorticks_off()
+    # drawn as a picture: a colour bar proper costs as much as the rest of the panel
+    low, high = float(norm(-_BAR_BELOW)), 1.0
+    shown = norm.inverse(np.linspace(low, high, 256))[:, None]
+    bar.imshow(shown, origin="lower", cmap=SIGNED, norm=norm, extent=(0, 1, low, high), aspect="auto")
+    ticks = [-1e-2, 0.0, 1e-3, 1e-2, 1e-1, 1.0]
+    bar.xaxis.set_visible(False)
+    bar.set_yticks([float(norm(t)) for t in ticks], labels=[_power(t) for t in ticks])
+    bar.yaxis.tick_right()
+    bar.yaxis.set_label_position("right")
     bar.tick_params(labelsize=6.5, colors=INK, width=0.5, length=2, pad=2)
-    colorbar.outline.set_linewidth(0.5)
+    for spine in bar.spines.values():
+        spine.set_linewidth(0.5)
     bar.set_ylabel("value / peak", fontsize=7.5, color=INK, labelpad=1)
 
 
@@ -149,7 +149,7 @@ def _draw_profile(ax: Axes, r: F8, value: F8, fwhm: float, color: str) -> None:
         )  # fmt: skip
     positive = mean[mean > 0]
     floor = 10.0 ** np.floor(np.log10(max(float(positive.min()), 1e-6))) if positive.size else 1e-5
-    ax.set_yscale("log")
+    ax.set_yscale("log", subs=[])  # minor ticks by the hundred are made before any locator can drop them
     ax.set(xlim=(0, max(float(r.max()) / np.sqrt(2), 0.5)), ylim=(floor, 1.6))
     ax.yaxis.set_major_locator(FixedLocator([10.0**i for i in range(-7, 1)]))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _power(v)))
@@ -175,6 +175,6 @@ def _draw_energy(ax: Axes, scaled: F8, color: str) -> tuple[float, float]:
                 f"{share:.0%}: {radius:.2f} pix", (radius, share), xytext=(5, -8),
                 textcoords="offset points", fontsize=7, color=LEVEL,
             )  # fmt: skip
-    ax.set(xlim=(0, scaled.shape[0] / 2), ylim=(0, 1.05))
+    ax.set(xlim=(0, scaled.shape[0] / 2), ylim=(0, 1.05), yticks=[0.0, 0.5, 0.8, 1.0])
     ax.axhline(1.0, color=FAINT, linewidth=0.5)
     return radii[0], radii[1]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tract7dt.qa.compass import sky_geometry
 from tract7dt.qa.figure import Panel, note, save_figure, sky_sheet
 from tract7dt.qa.overlay import SIDE, extent_of, sky_subtitle
+from tract7dt.qa.psf import MAX_DPI
 from tract7dt.qa.stretch import block_mean, display_factor, grey, measure_stretch
 from tract7dt.qa.style import SYMBOLS, Symbol, draw_symbols, fading_scale, legend_handle, zoomed_scale
 from tract7dt.types import Box
@@ -77,7 +78,9 @@ def plot_psf_stars(
     wcs : WCS, optional
         Of the working frame.
     dpi : int
+        At most :data:`~tract7dt.qa.psf.MAX_DPI` count.
     """
+    dpi = min(dpi, MAX_DPI)
     save_figure(psf_stars_figure(window, box, candidates, band=band, cell=cell, wcs=wcs, dpi=dpi), path)
 
 
