@@ -1,7 +1,20 @@
 """Where products lie and how they are written: layout of ``work_dir``, atomic writes, digests."""
 
-from tract7dt.store.atomic import atomic_path, write_json, write_text
+from tract7dt.store.atomic import atomic_path, remove_temporaries, write_json, write_text
 from tract7dt.store.digest import ref_to, sha256_bytes, sha256_file
 from tract7dt.store.layout import WorkDir
+from tract7dt.store.recording import note_written, recorded_writes, with_recording
 
-__all__ = ["WorkDir", "atomic_path", "ref_to", "sha256_bytes", "sha256_file", "write_json", "write_text"]
+__all__ = [
+    "WorkDir",
+    "atomic_path",
+    "note_written",
+    "recorded_writes",
+    "ref_to",
+    "remove_temporaries",
+    "sha256_bytes",
+    "sha256_file",
+    "with_recording",
+    "write_json",
+    "write_text",
+]

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["atomic_path", "write_json", "write_text"]
+from tract7dt.store.recording import note_written
+
+__all__ = ["atomic_path", "remove_temporaries", "write_json", "write_text"]
 
 
 @contextmanager
@@ -22,7 +24,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``target`` that is renamed to it when the block ends well.
 
     The temporary name keeps the target's suffixes (writers choose a format by them) and starts with a
-    dot, so that a killed run leaves nothing that a later run could take for a result.
+    dot, so that a killed run leaves nothing that a later run could take for a result. A file that was
+    written is reported to :func:`tract7dt.store.recorded_writes`.
 
     Parameters
     ----------
@@ -32,7 +35,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(target.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".tmp{suffix}", dir=target.parent)
+    prefix = f".{target.name}.{os.getpid()}-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=f".tmp{suffix}", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -41,8 +45,22 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is as readable as any file
         temporary.replace(target)
+        note_written(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: str | os.PathLike[str], pid: int | None = None) -> None:
+    """Remove what a process that was killed had half written anywhere below ``folder``.
+
+    Parameters
+    ----------
+    folder : path
+    pid : int, optional
+        The process; None for any, which is safe only where nobody writes.
+    """
+    for path in Path(folder).rglob(".*.tmp*" if pid is None else f".*.{pid}-*.tmp*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:

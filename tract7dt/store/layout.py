@@ -88,6 +88,31 @@ class WorkDir:
         """Merged catalogue before magnitudes, Parquet."""
         return self.root / "sources" / "merged.parquet"
 
+    # --- bookkeeping of reuse ------------------------------------------------------------------------
+    @property
+    def reuse(self) -> Path:
+        """Records of what the stages made."""
+        return self.root / ".reuse"
+
+    def reuse_record(self, stage: str, unit: str | None) -> Path:
+        """Record of one unit of a stage."""
+        return self.reuse / (f"{stage}.json" if unit is None else f"{stage} {unit}.json")
+
+    @property
+    def digests(self) -> Path:
+        """Digests of input files, remembered by path, size and times."""
+        return self.reuse / "digests.json"
+
+    @property
+    def task_results(self) -> Path:
+        """Results of tasks that the orchestration keeps, by key."""
+        return self.reuse / "prefect"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the run that works here."""
+        return self.root / ".lock"
+
     # --- products of the contract ------------------------------------------------------------------
     @property
     def wcs(self) -> Path:

@@ -6,6 +6,7 @@ the process, and twenty full frames would look like gigabytes.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def row_chunks(ny: int, nx: int, max_pixels: int = CHUNK_PIXELS) -> Iterator[tup
 class RowWriter:
     """Writes a 2-D .npy file by rows, in any order, from any thread.
 
+    With ``digest`` the rows come in their order, from one thread, and are digested on the way.
+
     Parameters
     ----------
     path : Path
@@ -41,25 +44,45 @@ class RowWriter:
     shape : (int, int)
         ``(ny, nx)``.
     dtype : dtype
+    digest : bool
+        Whether :meth:`sha256` will be asked for.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: DTypeLike) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: DTypeLike, *, digest: bool = False) -> None:
         self._dtype = np.dtype(dtype)
         self._shape = shape
-        with path.open("wb") as stream:
+        with path.open("w+b") as stream:
             header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(stream, header)
             self._start = stream.tell()
             stream.truncate(self._start + shape[0] * shape[1] * self._dtype.itemsize)
+            stream.seek(0)
+            self._digest = hashlib.sha256(stream.read(self._start)) if digest else None
+        self._path, self._next = path, 0
         self._file = os.open(path, os.O_WRONLY)
 
     def write(self, y0: int, rows: NDArray[Any]) -> None:
         """Write ``rows`` (n, nx) at row ``y0``."""
         data = np.ascontiguousarray(rows, self._dtype).data.cast("B")
         offset = self._start + y0 * self._shape[1] * self._dtype.itemsize
+        if self._digest is not None and y0 == self._next:
+            self._digest.update(data)
+            self._next += len(rows)
         while data:
             written = os.pwrite(self._file, data, offset)
             data, offset = data[written:], offset + written
+
+    def sha256(self) -> str:
+        """Digest of the file, once every row has been written.
+
+        Raises
+        ------
+        RuntimeError
+            If the rows came in another order.
+        """
+        if self._digest is None or self._next != self._shape[0]:
+            raise RuntimeError(f"{self._path}: not digested: rows in order up to {self._next}")
+        return self._digest.hexdigest()
 
     def __enter__(self) -> RowWriter:
         return self
