@@ -4,10 +4,9 @@ Tags
     None. Prefect asks the server for a concurrency slot of each tag before each task: a round trip, and
     seconds where SQLite is busy. Runs are told apart by their names and by the tags of deployments.
 Retries
-    Only causes that may pass by themselves are tried again: connections, time-outs, I/O errors. Wrong
-    input, a missing product or a bug fails at once; trying again would hide the message for minutes.
-    How often and after how long comes from ``runtime.retries`` and ``runtime.retry_delay_seconds``
-    (:func:`under`).
+    Only causes that may pass by themselves are tried again (:mod:`tasks.transient`), after pauses that grow.
+    How often and after how long comes from ``runtime.retries`` and ``runtime.retry_delay_seconds``, and how
+    long a task may take from ``runtime.task_timeout_seconds`` (:func:`under`).
 Errors
     What leaves a task must survive the way between processes: ``sys.exit()`` would hang a pooled flow for
     ever, and an exception with a constructor of its own would arrive as an unrelated ``TypeError``. Both
@@ -15,14 +14,15 @@ Errors
 Logs
     What the library logs inside a task goes to the run's log in the UI, whatever process it runs in.
 Results
-    Tasks return :class:`~tract7dt.types.Ref`, never arrays. ``_RESULTS`` says where they are kept; today
-    nowhere (every run computes everything), and this is the place for a content-based cache policy.
+    Tasks return :class:`~tract7dt.types.Ref`, never arrays, and run their stage through
+    :func:`tract7dt.reuse.through`. Under a plan that says that nothing has to be done they end as Cached; the
+    results that this needs lie in the work_dir (:mod:`tasks.results`), so that they outlive the server and
+    serve all deployments of a field. No locks of Prefect's: a work_dir has one of its own.
 """
 
 from __future__ import annotations
 
 import copy
-import errno
 import functools
 import logging
 from collections.abc import Callable
@@ -31,32 +31,28 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import prefect
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
+from tasks.results import ContentKey, RefSerializer, drop_damaged
+from tasks.transient import JITTER, is_transient, retry_delays
+from tract7dt import reuse
 from tract7dt.errors import StageError
 from tract7dt.progress import progress_folder
 from tract7dt.resources import report_usage
+from tract7dt.store import WorkDir
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["forward_logs", "is_transient", "task", "under"]
+__all__ = ["forward_logs", "task", "under"]
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_RESULTS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-
-# I/O errors that do not pass by themselves.
-_LASTING = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-_LASTING_CODES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG})
-
 _LOGGERS = ("tract7dt", "tasks", "flows")
-_RETRY_JITTER = 0.2
 
 
 def task(
@@ -81,9 +77,10 @@ def task(
     @functools.wraps(stage)
     def guarded(settings: Settings, *args: P.args, **kwargs: P.kwargs) -> R:
         forward_logs()
+        named: dict[str, Any] = dict(kwargs)
         try:
             with _SoundErrors(stage.__name__):
-                return stage(settings, *args, **kwargs)
+                return reuse.through(stage, settings, *args, **named)
         finally:
             report_usage(progress_folder(settings.outputs.work_dir))
 
@@ -93,26 +90,51 @@ def task(
         task_run_name=run_name,
         timeout_seconds=timeout_seconds,
         retry_condition_fn=is_transient,
-        **_RESULTS,
+        cache_policy=NO_CACHE,
+        persist_result=False,
     )
 
 
-def under(settings: Settings, wrapped: prefect.Task[P, R]) -> prefect.Task[P, R]:
-    """The task with the retries that the configuration asks for."""
+def under(
+    settings: Settings,
+    wrapped: prefect.Task[P, R],
+    plan: reuse.Plan | None = None,
+    refresh: bool = False,
+) -> prefect.Task[P, R]:
+    """The task with the retries that the configuration asks for, and with the result that a plan found.
+
+    Parameters
+    ----------
+    settings : Settings
+    wrapped : Task
+    plan : Plan, optional
+        Of the stage and the arguments that the task is about to be called with. Without it nothing is
+        kept of the result.
+    refresh : bool
+        Run in any case (the plan was made with it, too).
+    """
+    options: dict[str, Any] = {}
+    if plan is not None:
+        work = WorkDir.of(settings)
+        key = reuse.task_key(plan.key, work)
+        reused = plan.hit and not refresh
+        if reused:
+            drop_damaged(work, key)
+        options = {
+            "cache_policy": ContentKey(key=key),
+            "persist_result": True,
+            "result_storage": work.task_results,
+            "result_serializer": RefSerializer(),
+            "refresh_cache": None if reused else True,  # False would overrule Prefect's own setting
+        }
     return wrapped.with_options(
         retries=settings.runtime.retries,
-        retry_delay_seconds=settings.runtime.retry_delay_seconds,
-        retry_jitter_factor=_RETRY_JITTER,
+        retry_delay_seconds=retry_delays(settings),
+        retry_jitter_factor=JITTER,
+        # A batch takes as long as its patches do, each of which has a limit of its own.
+        timeout_seconds=None if wrapped.name == "fit_patch_batch" else settings.runtime.task_timeout_seconds,
+        **options,
     )
-
-
-def is_transient(task: prefect.Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task is worth another try (Prefect's ``retry_condition_fn``)."""
-    error = state.data
-    if not isinstance(error, OSError) or isinstance(error, _LASTING) or error.errno in _LASTING_CODES:
-        return False
-    log.warning("%s met a passing trouble: %s: %s", task_run.name, type(error).__name__, error)
-    return True
 
 
 class _SoundErrors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import logging
 import os
@@ -16,12 +15,10 @@ import pytest
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-from prefect.states import Failed
-
-from tasks import policy
+from tasks import policy, transient
 from tasks import stages as tasks
 from tract7dt import stages
-from tract7dt.errors import InputError, ProductError, StageError
+from tract7dt.errors import InputError, StageError
 
 
 class NeedsTwoError(Exception):
@@ -35,28 +32,8 @@ class NeedsTwoError(Exception):
 def settings(tmp_path: Path) -> Any:
     return SimpleNamespace(
         outputs=SimpleNamespace(work_dir=tmp_path),
-        runtime=SimpleNamespace(retries=4, retry_delay_seconds=7.5),
+        runtime=SimpleNamespace(retries=4, retry_delay_seconds=7.5, task_timeout_seconds=600.0),
     )
-
-
-@pytest.mark.parametrize(
-    ("error", "again"),
-    [
-        (ConnectionResetError("peer"), True),
-        (TimeoutError("slow"), True),
-        (OSError(errno.EIO, "input/output error"), True),
-        (OSError(errno.ESTALE, "stale file handle"), True),
-        (FileNotFoundError(errno.ENOENT, "no such file"), False),
-        (PermissionError(errno.EACCES, "denied"), False),
-        (OSError(errno.ENOSPC, "disk full"), False),
-        (InputError("bad header"), False),
-        (ProductError("damaged"), False),
-        (ValueError("a bug"), False),
-    ],
-)
-def test_only_passing_troubles_are_tried_again(error: Exception, again: bool) -> None:
-    run = SimpleNamespace(name="x")
-    assert policy.is_transient(None, run, Failed(data=error)) is again  # type: ignore[arg-type]
 
 
 def test_prefect_takes_the_condition_for_a_function() -> None:
@@ -67,9 +44,11 @@ def test_prefect_takes_the_condition_for_a_function() -> None:
 def test_retries_come_from_the_configuration(settings: Any) -> None:
     task = policy.under(settings, tasks.merge)
     assert task.retries == 4
-    assert task.retry_delay_seconds == 7.5
-    assert task.retry_condition_fn is policy.is_transient
+    assert task.retry_delay_seconds == [7.5, 15.0, 30.0, 60.0]
+    assert task.timeout_seconds == 600.0
+    assert task.retry_condition_fn is transient.is_transient
     assert tasks.merge.retries == 0
+    assert policy.under(settings, tasks.fit_patch_batch).timeout_seconds is None, "each patch has its own"
 
 
 @pytest.mark.parametrize("name", [n for n in tasks.__all__ if hasattr(stages, n)])

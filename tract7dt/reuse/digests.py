@@ -1,0 +1,123 @@
+"""Digests of files by content, each file read once as long as it stays as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tract7dt.errors import InputError
+from tract7dt.store import sha256_bytes, sha256_file, write_json
+from tract7dt.store.remote import cache_folder, local_copy
+from tract7dt.store.urls import is_url
+
+__all__ = ["MISSING", "FileDigests", "digest_of", "file_stamp"]
+
+#: Digest of a file that is not there: the stage that needs it says so in its own words.
+MISSING = "missing"
+
+#: Files hashed at once; SHA-256 runs without the interpreter's lock.
+_THREADS = 4
+#: A file that was written this shortly before it was hashed may be written again within one tick of its clock.
+_RACY_NS = 20_000_000
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of plain data (mappings, lists, text, numbers), whatever the order of its keys."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def file_stamp(path: Path) -> list[int]:
+    """What changes when a file is written: its size and the times of its content and of its inode, ns."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+class FileDigests:
+    """SHA-256 of files, remembered in a JSON file by path and stamp.
+
+    A file whose stamp (size, times of content and inode) is as remembered is not read again. A URL stands
+    for its local copy, which is of the version that its server has now.
+
+    Parameters
+    ----------
+    memory : Path
+        ``.reuse/digests.json``; a missing or damaged one is begun anew. Several processes may share it:
+        what one of them forgets to the advantage of another is worked out again.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._known: dict[str, list[Any]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            stored = json.loads(memory.read_text(encoding="utf-8"))
+            if isinstance(stored, dict):
+                self._known = {k: v for k, v in stored.items() if isinstance(v, list) and len(v) == 2}
+
+    def of(self, path: str | Path) -> str:
+        """Digest of one file or URL, :data:`MISSING` if it is not there."""
+        return self.of_all([path])[0]
+
+    def of_all(self, paths: Sequence[str | Path]) -> list[str]:
+        """Digests of several files or URLs, those that must be read in parallel.
+
+        Raises
+        ------
+        StoreUnreachableError
+            The store of a URL does not answer.
+        """
+        if not paths:
+            return []
+        given = [str(path) for path in paths]
+        with ThreadPoolExecutor(min(_THREADS, len(given))) as pool:
+            files = list(pool.map(_local, given))
+            marks = {file: _mark(file) for file in files}
+            unknown = [file for file in dict.fromkeys(files) if self._recall(file, marks[file]) is None]
+            found = dict(zip(unknown, pool.map(_read, unknown)))
+        if found:
+            self._remember(found, marks)
+        return [found[file] if file in found else str(self._recall(file, marks[file])) for file in files]
+
+    def _recall(self, file: str, mark: list[int]) -> str | None:
+        entry = self._known.get(file)
+        return str(entry[1]) if entry is not None and entry[0] == mark else None
+
+    def _remember(self, found: Mapping[str, str], marks: Mapping[str, list[int]]) -> None:
+        now = time.time_ns()
+        kept = {
+            file: [marks[file], digest]
+            for file, digest in found.items()
+            if digest != MISSING and now - max(marks[file][1:], default=now) >= _RACY_NS
+        }
+        if kept:
+            self._known |= kept
+            write_json(self._memory, self._known)
+
+
+def _local(given: str) -> str:
+    """Path of a file, or of the copy of a URL; the URL where there is none."""
+    try:
+        return str(local_copy(given)) if is_url(given) else given
+    except InputError:  # the stage that needs it says why
+        return given
+
+
+def _mark(file: str) -> list[int]:
+    """What changes when the file does; nothing where there is none."""
+    try:
+        stamp = file_stamp(Path(file))
+    except OSError:
+        return []
+    # The folder of a copy is that of its version, and the time of its inode that of its last use.
+    return stamp[:2] if Path(file).is_relative_to(cache_folder()) else stamp
+
+
+def _read(file: str) -> str:
+    try:
+        return sha256_file(file)
+    except OSError:
+        return MISSING
