@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow lint bench setup clean
+.PHONY: help demo test test-slow golden lint bench setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -23,6 +23,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# After a stage's number in tract7dt/reuse/versions.py was raised: write down what it makes now.
+golden: $(VENV)/.installed-dev
+	$(BIN)/python tests/golden/regenerate.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (YAML).")]
+Config = Annotated[str, typer.Option("--config", "-c", help="Configuration file (YAML), path or URL.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Log everything; show tracebacks.")]
 
@@ -47,14 +47,47 @@ def _common(
 @app.command()
 def run(
     config: Config,
+    override: Annotated[
+        Optional[list[str]],  # noqa: UP045 -- typer reads the annotation
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Change a setting: zp.clip_sigma=2.5. Repeatable."
+        ),
+    ] = None,
+    refresh: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="STAGE", help="Compute a stage anew although nothing has changed. Repeatable."),
+    ] = None,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="PART",
+            help="Fit a part: a patch (r00_c01_pr00_pc02), an ePSF cell (r00_c01) or a sky box in degrees "
+            '("RA_MIN RA_MAX DEC_MIN DEC_MAX"). Repeatable.',
+        ),
+    ] = None,
+    field: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Name of the field; must be the configuration's."),
+    ] = None,
+    night: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="YYYY-MM-DD", help="Night of the images: {night} in paths."),
+    ] = None,
     direct: Annotated[bool, typer.Option("--direct", help="Without Prefect, in this process.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Run the whole pipeline as a Prefect flow (or, with --direct, without Prefect)."""
+    """Run the whole pipeline as a Prefect flow (or, with --direct, without Prefect).
+
+    What an earlier run has made and is still right is reused.
+    """
     from flows.execute import run_direct, run_flow
+    from flows.parameters import Given
+    from tract7dt.settings import parse_overrides
 
     with Outcome(debug):
-        (run_direct if direct else run_flow)(config, "run", debug)
+        overrides = parse_overrides(override or ())
+        given = Given(config, field, night, overrides, tuple(refresh or ()), tuple(only or ()))
+        (run_direct if direct else run_flow)(given, "run", debug)
 
 
 @app.command()
@@ -65,17 +98,19 @@ def demo(
     """Run the flow on the real field that comes with the package, and say how well it was measured."""
     from flows.demo import prepare_demo, print_demo
     from flows.execute import run_flow
+    from flows.parameters import Given
 
     with Outcome(debug):
-        run_flow(prepare_demo(directory), "run", debug)
+        run_flow(Given(str(prepare_demo(directory))), "run", debug)
         print_demo(directory)
 
 
-def _step(command: str, config: Path, debug: bool) -> None:
+def _step(command: str, config: str, debug: bool) -> None:
     from flows.execute import run_direct
+    from flows.parameters import Given
 
     with Outcome(debug):
-        run_direct(config, command, debug)
+        run_direct(Given(config), command, debug)
 
 
 @app.command("run-epsf")

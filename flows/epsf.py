@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from prefect import flow
-from prefect.futures import as_completed
+from prefect import Task, flow
 
-from flows.mapping import give_up_on_error
-from flows.runners import n_workers
+from flows import pool
+from flows.mapping import give_up_on_error, in_pool, mapped
+from flows.runners import n_workers, tasks_at_once
 from tasks import stages as tasks
 from tasks.policy import under
+from tract7dt import reuse, stages
 from tract7dt.errors import ConfigError, InputError, StageError
 from tract7dt.progress import progress_folder, write_plan
 from tract7dt.settings import Settings
@@ -23,15 +24,25 @@ __all__ = ["build_epsf"]
 log = logging.getLogger(__name__)
 
 # A band that ends like this says something about the run, not about itself.
-_NOT_THE_BANDS_FAULT = (InputError, ConfigError, BrokenProcessPool)
+_NOT_THE_BANDS_FAULT = (InputError, ConfigError)
 
 
 @flow(name="build-epsf", flow_run_name="build-epsf", validate_parameters=False)
-def build_epsf(settings: Settings, field: Ref, sources: Ref, bands: list[str]) -> list[Ref]:
+def build_epsf(
+    settings: Settings, field: Ref, sources: Ref, bands: list[str], refresh: bool = False
+) -> list[Ref]:
     """Build the ePSFs, one task a band.
 
     A band that fails is left out, and its fits use the analytic PSF; the others go on. If every band
     fails, so does the stage.
+
+    Parameters
+    ----------
+    settings : Settings
+    field, sources : Ref
+    bands : list of str
+    refresh : bool
+        Build those anew that are there.
 
     Returns
     -------
@@ -39,14 +50,21 @@ def build_epsf(settings: Settings, field: Ref, sources: Ref, bands: list[str]) -
         Manifests of the bands that were built, in the order of ``bands``.
     """
     folder = progress_folder(settings.outputs.work_dir)
-    write_plan(folder, "epsf", bands, workers=n_workers(settings, "bands", len(bands)))
-    build = under(settings, tasks.build_epsf_band)
+    workers = n_workers(settings, "bands", len(bands))
+    write_plan(folder, "epsf", bands, workers=workers)
     built: dict[str, Ref] = {}
     failed: dict[str, str] = {}
+
+    def submit(band: str) -> Any:
+        plan = reuse.plan(stages.build_epsf_band, settings, field, sources, band, refresh=refresh)
+        workers = None if plan.hit else pool.current()
+        build = under(settings, _build_in(workers, settings), plan, refresh)
+        if workers:
+            build = build.with_options(timeout_seconds=0)  # the pool ends the worker
+        return build.submit(settings, field, sources, band)
+
     with give_up_on_error(folder):
-        futures = {build.submit(settings, field, sources, band): band for band in bands}
-        for future in as_completed(list(futures)):
-            band = futures[future]
+        for band, future in mapped(submit, bands, tasks_at_once(settings, workers)):
             result: Any = future.result(raise_on_failure=False)  # a failure is a value here
             if isinstance(result, Ref):
                 built[band] = result
@@ -59,3 +77,11 @@ def build_epsf(settings: Settings, field: Ref, sources: Ref, bands: list[str]) -
         causes = "; ".join(f"{band}: {cause}" for band, cause in failed.items())
         raise StageError(f"the ePSF of every band failed: {causes}")
     return [built[band] for band in bands if band in built]
+
+
+def _build_in(workers: pool.WorkerPool | None, settings: Settings) -> Task[..., Ref]:
+    """The task of a band, done by a worker process if there are such."""
+    if workers is None:
+        return tasks.build_epsf_band
+    limit = settings.runtime.task_timeout_seconds
+    return in_pool(tasks.build_epsf_band, functools.partial(workers.call, timeout_s=limit))

@@ -8,23 +8,24 @@ NumPy (which is why this module imports late): a run gives the same bits with an
 from __future__ import annotations
 
 import contextlib
-import datetime
+import dataclasses
 import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from flows.display import Display
 from flows.logs import FILE_ONLY, configure_logging
+from flows.parameters import Given, read_given
 from flows.worker import thread_variables
 from tract7dt.errors import InputError, StageError
-from tract7dt.settings import Settings, load_settings
+from tract7dt.settings import LoadedSettings, Settings
 
 __all__ = ["run_direct", "run_flow"]
 
@@ -36,35 +37,42 @@ class _Command:
     """A command that is about to run stages."""
 
     name: str
-    settings: Settings
-    config: Path
+    given: Given
+    loaded: LoadedSettings
     console: Console
-    debug: bool
+
+    @property
+    def settings(self) -> Settings:
+        """What it works with."""
+        return self.loaded.settings
 
     @property
     def title(self) -> str:
         return f"tract7dt {self.name}: {self.settings.inputs.tile_name}"
 
 
-def run_direct(config: Path, command: str, debug: bool) -> None:
+def run_direct(given: Given, command: str, debug: bool) -> None:
     """Run the stages of ``command`` in this process, without Prefect."""
-    with _prepared(config, command, debug) as run:
-        from flows.session import recorded_run
+    with _prepared(given, command, debug) as run:
+        from flows.session import claimed, recorded_run
         from tract7dt import pipeline
+        from tract7dt.selection import parse_selection
 
         if command == "run":
             _check_inputs(run.settings)
+        run_id = str(uuid.uuid4())
         with (
+            claimed(run.loaded, command, run_id, given.overrides),
             Display(run.settings.outputs.work_dir, run.console, run.title),
-            recorded_run(run.settings, command) as record,
+            recorded_run(run.settings, command, run_id, given.as_dict()) as record,
         ):
-            pipeline.run_steps(run.settings, command, record)
+            pipeline.run_steps(run.settings, command, record, given.refresh, parse_selection(given.only))
         _report(run)
 
 
-def run_flow(config: Path, command: str, debug: bool) -> None:
+def run_flow(given: Given, command: str, debug: bool) -> None:
     """Run the whole pipeline as a flow, on the configured Prefect server or on one of the run's own."""
-    with _prepared(config, command, debug) as run, contextlib.ExitStack() as stack:
+    with _prepared(given, command, debug) as run, contextlib.ExitStack() as stack:
         from flows import server
         from flows.runners import check_runner
 
@@ -88,43 +96,45 @@ def run_flow(config: Path, command: str, debug: bool) -> None:
             own.wait_until_ready()
             log.info("Prefect UI at %s while the run lasts", own.ui_url)
         stack.enter_context(Display(run.settings.outputs.work_dir, run.console, run.title))
-        photometry.with_options(flow_run_name=run.settings.inputs.tile_name)(str(run.config))
+        name = " ".join(part for part in (run.settings.inputs.tile_name, given.night) if part)
+        photometry.with_options(flow_run_name=name)(**run.given.as_dict())
         stack.close()
         _report(run)
 
 
 @contextlib.contextmanager
-def _prepared(config: Path, command: str, debug: bool) -> Iterator[_Command]:
-    """Read the configuration, keep a copy of it, set up the log; nothing is written if it is wrong."""
-    loaded = load_settings(config)
+def _prepared(given: Given, command: str, debug: bool) -> Iterator[_Command]:
+    """Read and check what was given, set up the log; nothing is written if it is wrong."""
+    loaded = read_given(given)
     settings = loaded.settings
     os.environ.update(thread_variables(settings.patch_run.threads_per_process))
-    from tract7dt.store import write_text
-
     console = Console(stderr=True, log_time=False)
-    stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
     try:
-        write_text(settings.outputs.work_dir / f"config_used_{stamp}.yaml", loaded.source)
+        settings.outputs.work_dir.mkdir(parents=True, exist_ok=True)
         configure_logging(settings, command, console, debug)
     except OSError as error:
         raise InputError(
             f"outputs.work_dir: {settings.outputs.work_dir} cannot be written to: {error}"
         ) from error
     for warning in loaded.warnings:
-        log.warning("%s: %s", config, warning)
+        log.warning("%s: %s", given.config, warning)
     with _sigterm_as_interrupt():
         try:
-            yield _Command(command, settings, (loaded.path or config).absolute(), console, debug)
+            yield _Command(command, _absolute(given, loaded), loaded, console)
         except BaseException as error:
             log.error(
-                "%s failed: %s: %s",
+                "%s failed: %s",
                 command,
-                type(error).__name__,
-                error,
+                "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}",
                 exc_info=not _expected(error),
                 extra=FILE_ONLY,  # the user is told once, at the end
             )
             raise
+
+
+def _absolute(given: Given, loaded: LoadedSettings) -> Given:
+    """The same, with a path that means the same in every folder."""
+    return dataclasses.replace(given, config=str(loaded.path)) if loaded.path else given
 
 
 def _expected(error: BaseException) -> bool:

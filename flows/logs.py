@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["FILE_ONLY", "ConsoleHandler", "configure_logging", "log_file"]
+__all__ = ["FILE_ONLY", "ConsoleHandler", "configure_logging", "log_file", "logged_to_file"]
 
 _PROJECT = ("tract7dt", "tasks", "flows")
 #: Prefect's account of every run; it is in the UI and the log file, and says nothing that ours does not.
@@ -84,3 +86,29 @@ def configure_logging(settings: Settings, command: str, console: Console, debug:
     logging.captureWarnings(True)
     if settings.logging.ignore_warnings:
         warnings.filterwarnings("ignore")
+
+
+@contextlib.contextmanager
+def logged_to_file(settings: Settings, command: str) -> Iterator[None]:
+    """Write the log file while the block runs, unless the command that runs it does so already.
+
+    A run that a deployment starts has no command of ours around it; Prefect sends its log to the UI.
+    """
+    path = log_file(settings, command)
+    root = logging.getLogger()
+    if path is None or any(isinstance(h, logging.FileHandler) for h in root.handlers):
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter(settings.logging.format))
+    root.addHandler(handler)
+    for name in _PROJECT:
+        logging.getLogger(name).setLevel(settings.logging.level)
+    if settings.logging.ignore_warnings:
+        warnings.filterwarnings("ignore")
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -16,6 +16,7 @@ _CURES: dict[type[BaseException], str] = {
     errors.ConfigError: "correct the configuration; `tract7dt dump-config` lists every key",
     errors.InputError: "correct the input and run again",
     errors.ProductError: "run the step that writes the product again",
+    errors.RunLocked: "wait until that run has ended, or end it",
     MemoryError: "use fewer workers (runtime.max_workers) or a machine with more memory",
     OSError: "check the disk, the mount or the connection, then run again",
 }

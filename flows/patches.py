@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from prefect import flow
-from prefect.futures import as_completed
+from collections.abc import Callable
+from typing import Any
 
-from flows.mapping import give_up_on_error
-from flows.runners import n_workers
+from prefect import Task, flow
+
+from flows import pool
+from flows.mapping import give_up_on_error, in_pool, mapped
+from flows.runners import n_workers, tasks_at_once
 from tasks import stages as tasks
 from tasks.policy import under
+from tract7dt.fit.warm import warm_up
 from tract7dt.progress import progress_folder, write_plan
 from tract7dt.settings import Settings
 from tract7dt.types import Ref
@@ -20,7 +24,8 @@ __all__ = ["run_patches"]
 def run_patches(settings: Settings, batches: Ref) -> list[Ref]:
     """Fit the batches of a plan, one task a batch.
 
-    A patch that fails is a result that says so; a batch that fails (I/O, a killed worker) fails the stage.
+    A patch that fails is a result that says so, and so is one that kills its worker twice or takes too
+    long; a batch that fails (I/O, a wrong configuration) fails the stage.
 
     Returns
     -------
@@ -31,11 +36,30 @@ def run_patches(settings: Settings, batches: Ref) -> list[Ref]:
     payloads = tasks.read_batches(batches)
     workers = n_workers(settings, "patches", len(payloads))
     write_plan(folder, "patches", [], total=sum(map(len, payloads)), workers=workers)
-    fit = under(settings, tasks.fit_patch_batch)
+    # A batch has no time limit; its patches have theirs.
+    fit = under(settings, _fit_in(pool.current())).with_options(timeout_seconds=0)
+    fits: list[Ref] = []
+
+    def submit(number: int) -> Any:
+        named = fit.with_options(task_run_name=f"fit_patch_batch {number + 1}/{len(payloads)}")
+        return named.submit(settings, payloads[number])
+
     with give_up_on_error(folder):
-        futures = [
-            fit.with_options(task_run_name=f"fit_patch_batch {i}/{len(payloads)}").submit(settings, batch)
-            for i, batch in enumerate(payloads, 1)
-        ]
-        fits = [ref for future in as_completed(futures) for ref in future.result()]
+        for _, future in mapped(submit, range(len(payloads)), tasks_at_once(settings, workers)):
+            fits += future.result()
     return sorted(fits, key=lambda ref: ref.path)
+
+
+def _fit_in(workers: pool.WorkerPool | None) -> Task[..., list[Ref]]:
+    """The task of a batch, done by a worker process if there are such.
+
+    Other runners find compiled kernels, which are made here: each of them would compile its own.
+    """
+    if workers is None:
+        warm_up()
+        return tasks.fit_patch_batch
+
+    def fit(stage: Callable[..., list[Ref]], payloads: list[Ref], on_patch: None = None) -> list[Ref]:
+        return workers.fit(payloads, stage)
+
+    return in_pool(tasks.fit_patch_batch, fit)

@@ -2,106 +2,194 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from typing import Any, TypeVar
 
-from prefect import Task, flow
+import flows.environment  # noqa: F401  -- before anything that imports NumPy or Prefect
 
+# isort: split
+from prefect import Task, flow
+from prefect.runtime import flow_run
+
+from flows.artifacts import reported
 from flows.epsf import build_epsf
+from flows.parameters import (
+    ConfigParameter,
+    FieldParameter,
+    Given,
+    NightParameter,
+    OnlyParameter,
+    OverridesParameter,
+    RefreshParameter,
+    read_given,
+)
 from flows.patches import run_patches
+from flows.pool import WorkerPool, pool_for
 from flows.runners import check_runner, n_workers, task_runner
-from flows.session import recorded_run
+from flows.session import claimed, recorded_run
 from tasks import stages as tasks
 from tasks.policy import forward_logs, under
-from tract7dt.fit.warm import warm_up
-from tract7dt.pipeline import gaia_skip_reason
+from tract7dt import reuse, stages
+from tract7dt.errors import ConfigError
+from tract7dt.pipeline import gaia_skip_reason, note_plans, note_work
 from tract7dt.run_record import RunRecord
+from tract7dt.selection import divide_work, parse_selection, selected_tags
 from tract7dt.settings import Settings, load_settings
 from tract7dt.types import Ref
 
 __all__ = ["photometry"]
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
+_DESCRIPTION = """\
+Forced multi-band photometry of one field: from images, catalogue and Gaia table to the calibrated catalogue.
 
-@flow(name="photometry", log_prints=False)
-def photometry(config: str) -> str:
+What an earlier run of the field has made and is still right is reused, so a rerun with a changed setting does
+only what depends on it. The run's **artifacts** show its progress and, at the end, a summary.
+"""
+
+
+def _run_name() -> str:
+    """Name of a run in the UI: field and night."""
+    given = flow_run.parameters
+    config = str(given.get("config", ""))
+    try:
+        name = given.get("field") or load_settings(config).settings.inputs.tile_name
+    except ConfigError:  # the run will say so
+        name = config.rsplit("/", 1)[-1]
+    return " ".join(str(part) for part in (name, given.get("night")) if part)
+
+
+@flow(name="photometry", description=_DESCRIPTION, flow_run_name=_run_name, persist_result=False)
+def photometry(
+    config: ConfigParameter,
+    field: FieldParameter = None,
+    night: NightParameter = None,
+    overrides: OverridesParameter = {},  # noqa: B006 -- the form shows it; nobody changes it
+    refresh: RefreshParameter = None,
+    only: OnlyParameter = None,
+) -> str:
     """Measure the photometry of one field.
 
     Parameters
     ----------
     config : str
-        Configuration file (YAML).
+        Configuration file (YAML), path or URL.
+    field : str, optional
+        Name of the field; must be that of the configuration.
+    night : str, optional
+        Night of the images, YYYY-MM-DD.
+    overrides : dict, optional
+        Dotted key -> value.
+    refresh : list of str, optional
+        Stages to compute anew.
+    only : list of str, optional
+        Patches or sky boxes to fit; see :func:`tract7dt.selection.parse_selection`.
 
     Returns
     -------
     str
         The final catalogue (CSV).
     """
-    settings = load_settings(config).settings
+    given = Given(config, field, night, overrides or {}, tuple(refresh or ()), tuple(only or ()))
+    loaded = read_given(given)
+    settings, run_id = loaded.settings, str(flow_run.id)
     check_runner(settings)
     forward_logs()
-    with recorded_run(settings, "run") as record:
-        return _stages_in_order(settings, record).path
+    with (
+        claimed(loaded, "run", run_id, given.overrides),
+        reported(settings, run_id),
+        recorded_run(settings, "run", run_id, given.as_dict()) as record,
+        pool_for(settings) as pool,
+    ):
+        for warning in loaded.warnings:
+            log.warning("%s: %s", config, warning)
+        return _Run(settings, record, given, pool).stages_in_order().path
 
 
-def _stages_in_order(settings: Settings, record: RunRecord) -> Ref:
-    """The ten stages; what the configuration leaves out is recorded as skipped."""
+class _Run:
+    """The stages of one run; what is there, whole and up to date is reused."""
 
-    def do(name: str, task: Task[..., T], *refs: Any) -> T:
-        with record.stage(name):
-            return under(settings, task)(settings, *refs)
+    def __init__(self, settings: Settings, record: RunRecord, given: Given, pool: WorkerPool | None) -> None:
+        self._settings, self._record, self._pool = settings, record, pool
+        self._refresh, self._only = set(given.refresh), parse_selection(given.only)
 
-    no_gaia = gaia_skip_reason(settings)
+    def stages_in_order(self) -> Ref:
+        """The ten stages; what the configuration leaves out is recorded as skipped."""
+        record, no_gaia = self._record, gaia_skip_reason(self._settings)
 
-    field, sources = do("load_inputs", tasks.load_inputs)
+        field, sources = self._do("load_inputs", tasks.load_inputs)
 
-    if no_gaia:
-        record.skip("augment_gaia", no_gaia)
-    else:
-        sources = do("augment_gaia", tasks.augment_gaia, field, sources)
+        if no_gaia:
+            record.skip("augment_gaia", no_gaia)
+        else:
+            sources = self._do("augment_gaia", tasks.augment_gaia, field, sources)
 
-    mask: Ref | None = None
-    if settings.bright_mask.enabled:
-        mask, sources = do("bright_mask", tasks.bright_mask, field, sources)
-    else:
-        record.skip("bright_mask", "bright_mask.enabled is false")
+        mask: Ref | None = None
+        if self._settings.bright_mask.enabled:
+            mask, sources = self._do("bright_mask", tasks.bright_mask, field, sources)
+        else:
+            record.skip("bright_mask", "bright_mask.enabled is false")
 
-    with record.stage("build_epsf") as entry:
-        epsf = _epsf(settings, field, sources)
-        entry.detail["bands"] = len(epsf)
+        epsf = self._epsf(field, sources)
+        patches = self._do("build_patches", tasks.build_patches, field, sources)
+        chosen = selected_tags(self._only, field, patches) if self._only else None
+        masks = self._do("compose_final_masks", tasks.compose_final_masks, field, mask)
+        payloads = self._do(
+            "build_patch_inputs", tasks.build_patch_inputs, field, sources, masks, patches, epsf
+        )
+        fits = self._fits(payloads, chosen)
+        catalog = self._do("merge", tasks.merge, field, sources, fits)
 
-    patches = do("build_patches", tasks.build_patches, field, sources)
-    masks = do("compose_final_masks", tasks.compose_final_masks, field, mask)
-    payloads = do("build_patch_inputs", tasks.build_patch_inputs, field, sources, masks, patches, epsf)
+        if no_gaia:
+            record.skip("compute_zp", no_gaia)
+            return catalog
+        return self._do("compute_zp", tasks.compute_zp, field, catalog)
 
-    with record.stage("run_patches") as entry:
-        fits = _fits(settings, payloads)
-        entry.detail["patches"] = len(fits)
+    def _do(self, name: str, task: Task[..., T], *refs: Any) -> T:
+        """One stage as a task, and what the record says of it."""
+        again = name in self._refresh
+        with self._record.stage(name) as entry:
+            plan = reuse.plan(inspect.unwrap(task.fn), self._settings, *refs, refresh=again)
+            note_plans(entry, [plan])
+            if self._pool and not plan.hit and name == "load_inputs":
+                # New images are new ePSFs: workers can import the library while the images are read.
+                self._pool.start(n_workers(self._settings, "patches"))
+            return under(self._settings, task, plan, again)(self._settings, *refs)
 
-    catalog = do("merge", tasks.merge, field, sources, fits)
+    def _epsf(self, field: Ref, sources: Ref) -> list[Ref]:
+        """The ePSFs of all bands, on the runner that the configuration asks for."""
+        settings, again = self._settings, "build_epsf" in self._refresh
+        with self._record.stage("build_epsf") as entry:
+            bands = stages.epsf_bands(settings, field)
+            build = stages.build_epsf_band
+            plans = [reuse.plan(build, settings, field, sources, band, refresh=again) for band in bands]
+            note_plans(entry, plans)
+            reused = sum(plan.hit for plan in plans)
+            entry.detail |= {"bands": len(bands), "reused": reused}
+            if reused == len(bands):
+                epsf = [reuse.through(build, settings, field, sources, band) for band in bands]
+            else:
+                runner = task_runner(settings, "bands", len(bands) - reused)
+                epsf = build_epsf.with_options(task_runner=runner)(settings, field, sources, bands, again)
+                entry.detail["bands"] = len(epsf)
+            plan = reuse.plan(stages.summarise_epsf, settings, epsf)
+            under(settings, tasks.summarise_epsf, plan)(settings, epsf)
+        return epsf
 
-    if no_gaia:
-        record.skip("compute_zp", no_gaia)
-    else:
-        catalog = do("compute_zp", tasks.compute_zp, field, catalog)
-    return catalog
-
-
-def _epsf(settings: Settings, field: Ref, sources: Ref) -> list[Ref]:
-    """Build the ePSFs of all bands, on the runner that the configuration asks for."""
-    bands = under(settings, tasks.epsf_bands)(settings, field)
-    runner = task_runner(settings, "bands", len(bands))
-    epsf = build_epsf.with_options(task_runner=runner)(settings, field, sources, bands)
-    under(settings, tasks.summarise_epsf)(settings, epsf)
-    return epsf
-
-
-def _fits(settings: Settings, payloads: list[Ref]) -> list[Ref]:
-    """Fit all patches, on the runner that the configuration asks for."""
-    if not payloads:
-        return []
-    workers = n_workers(settings, "patches", len(payloads))
-    batches = under(settings, tasks.plan_batches)(settings, payloads, workers)
-    runner = task_runner(settings, "patches", len(tasks.read_batches(batches)))
-    warm_up()  # once here: workers that start on a cold cache would each compile the kernels
-    return run_patches.with_options(task_runner=runner)(settings, batches)
+    def _fits(self, payloads: list[Ref], chosen: frozenset[str] | None) -> list[Ref]:
+        """Fits of all patches (those that were chosen), on the runner that the configuration asks for."""
+        settings = self._settings
+        with self._record.stage("run_patches") as entry:
+            work = divide_work(settings, payloads, chosen, "run_patches" in self._refresh)
+            note_work(self._record, entry, work)
+            if not work.to_fit:
+                return work.done
+            workers = n_workers(settings, "patches", len(work.to_fit))
+            batches = under(settings, tasks.plan_batches)(settings, work.to_fit, workers)
+            runner = task_runner(settings, "patches", len(tasks.read_batches(batches)))
+            made = run_patches.with_options(task_runner=runner)(settings, batches)
+            return sorted(work.done + made, key=lambda ref: ref.path)

@@ -6,9 +6,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows import worker
 from tract7dt.errors import ConfigError
-from tract7dt.progress import progress_folder
 from tract7dt.resources import worker_count
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
     from tract7dt.settings import Settings
 
-__all__ = ["check_runner", "n_workers", "task_runner"]
+__all__ = ["check_runner", "n_workers", "task_runner", "tasks_at_once"]
 
 Work = Literal["bands", "patches"]
 
@@ -51,24 +49,24 @@ def check_runner(settings: Settings) -> None:
         )
 
 
+def tasks_at_once(settings: Settings, workers: int) -> int | None:
+    """Most tasks to have submitted at once: one waits for each that runs; None (all of them) on a cluster."""
+    return None if settings.runtime.task_runner in _EXTRAS else 2 * workers
+
+
 def task_runner(settings: Settings, work: Work, n_tasks: int | None = None) -> TaskRunner[Any]:
     """The runner of a subflow that maps ``n_tasks`` tasks.
 
-    A pool of processes is spawned, one worker a core at most. One worker at a time needs no pool: it is a
-    thread of this process.
+    With ``process``, as with ``thread``, tasks are threads of this process, one a worker: they hand their work
+    to the processes of :mod:`flows.pool` and wait. A task of Prefect's own pool of processes costs 0.1 s, and
+    a worker of it that dies takes all other tasks with it.
     """
-    from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+    from prefect.task_runners import ThreadPoolTaskRunner
 
     name, count = settings.runtime.task_runner, n_workers(settings, work, n_tasks)
     if name in _EXTRAS:
         return _cluster_runner(settings, name, count)
-    if name in ("thread", "sequential") or (work == "bands" and not settings.epsf.parallel_bands):
-        return ThreadPoolTaskRunner(max_workers=count)
-    return ProcessPoolTaskRunner(
-        max_workers=count,
-        initializer=worker.prepare,
-        initargs=worker.arguments(settings, progress_folder(settings.outputs.work_dir)),
-    )
+    return ThreadPoolTaskRunner(max_workers=count)
 
 
 def _cluster_runner(settings: Settings, name: str, count: int) -> TaskRunner[Any]:

@@ -16,6 +16,12 @@ if os.environ.get("CI"):
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Copies of inputs that are URLs go to the tests' own folder."""
+    os.environ["TRACT7DT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the shared material (real fields, simulator, checker); skips where it is not at hand."""

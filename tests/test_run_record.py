@@ -152,9 +152,12 @@ def test_counts_come_from_the_products_of_the_run(settings: Settings) -> None:
     )
     work.merged.parent.mkdir(parents=True)
     table.to_parquet(work.merged)
-    write_json(work.payloads / "payloads.json", {"p0": {}, "p1": {}, "p2": {}})
-    write_json(work.patch_meta("p0"), {"status": "converged"})
-    write_json(work.patch_meta("p1"), {"status": "failed", "reason": "LinAlgError: singular"})
+    payloads = {tag: {"ref": {"sha256": f"payload {tag}"}} for tag in ("p0", "p1", "p2", "p3")}
+    write_json(work.payloads / "payloads.json", payloads)
+    write_json(work.patch_meta("p0"), {"status": "converged", "payload_sha256": "payload p0"})
+    bad = {"status": "failed", "reason": "LinAlgError: singular", "payload_sha256": "payload p1"}
+    write_json(work.patch_meta("p1"), bad)
+    write_json(work.patch_meta("p3"), {"status": "converged", "payload_sha256": "of an earlier division"})
     with RunRecord(settings, "run") as record:
         pass
     assert _read(settings)["counts"] == {}  # what lies there is another run's
@@ -168,8 +171,9 @@ def test_counts_come_from_the_products_of_the_run(settings: Settings) -> None:
         "active": 3,
         "fitted": 2,
         "reliable": 1,
-        "patches": 3,
-        "failed_patches": {"p1": "LinAlgError: singular", "p2": "no result"},
+        "patches": 4,
+        "failed_patches": {"p1": "LinAlgError: singular"},
+        "patches_not_fitted": ["p2", "p3"],
         "stars": 7,
     }
 

@@ -10,9 +10,13 @@ __all__ = [
     "InputError",
     "PatchError",
     "ProductError",
+    "RunLocked",
     "SampleError",
     "StageError",
+    "StoreError",
+    "StoreUnreachableError",
     "Tract7dtError",
+    "WorkerLostError",
 ]
 
 
@@ -36,12 +40,28 @@ class PatchError(Tract7dtError):
     """A patch could not be fitted; recorded as failed, the rest of the field goes on."""
 
 
+class RunLocked(Tract7dtError):  # noqa: N818 - a state of the work_dir, not a fault
+    """Another run works in the same work_dir; the message names it. Exit code 1."""
+
+
 class SampleError(Tract7dtError):
     """The sample field could not be downloaded, checked or unpacked."""
 
 
 class StageError(Tract7dtError):
     """A stage of a run failed; the message names the stage, the cause and what to do. Exit code 1."""
+
+
+class WorkerLostError(StageError):
+    """A worker process ended in the middle of its work: killed, out of memory, crashed. May pass by itself."""
+
+
+class StoreError(Tract7dtError):
+    """An object store refuses, or holds something else than expected. Never retried."""
+
+
+class StoreUnreachableError(StoreError, ConnectionError):
+    """An object store does not answer, or says that it cannot now; worth another try later."""
 
 
 #: What one unit of work (a patch, a band) can die of without the run being at fault: recorded, the rest goes on.

@@ -86,6 +86,12 @@ QUALITY_ISSUES = (
         True,
         "The fit of the source's patch ended in an error (see the run summary); comes with no_fit_result.",
     ),
+    QualityIssue(
+        "patch_not_fitted",
+        True,
+        "The source's patch was left out of this run (a run of a part of the field) and has no earlier fit; "
+        "comes with no_fit_result.",
+    ),
     QualityIssue("hit_max_iters", True, "The optimiser used up its iterations."),
     QualityIssue(
         "bound_stalled",

@@ -15,6 +15,7 @@ from pathlib import Path
 __all__ = [
     "Usage",
     "cpu_seconds",
+    "machine_memory_mb",
     "peak_rss_mb",
     "read_usage",
     "report_usage",
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,17 @@ def read_usage(folder: Path) -> dict[str, Usage]:
             with contextlib.suppress(OSError, ValueError):
                 reports[name] = Usage(**json.loads(path.read_text()))
     return reports
+
+
+def machine_memory_mb() -> int | None:
+    """Memory of the machine or of the container that this process runs in, MiB; None if it does not say."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            found.append(int(path.read_text(encoding="ascii")))
+    return min(found) // 2**20 if found else None
 
 
 def worker_count(wanted: int | str, n_tasks: int | None = None) -> int:

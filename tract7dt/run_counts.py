@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def product_counts(work: WorkDir, done: AbstractSet[str]) -> dict[str, Any]:
     -------
     dict
         ``sources``, ``active`` once the inputs are loaded; ``patches``, ``failed_patches`` (tag -> reason)
-        once the patches are fitted; ``fitted``, ``reliable`` once they are merged.
+        and ``patches_not_fitted`` once the patches are fitted; ``fitted``, ``reliable`` once they are merged.
     """
     counts: dict[str, Any] = {}
     if "merge" in done:
@@ -73,7 +74,7 @@ def product_counts(work: WorkDir, done: AbstractSet[str]) -> dict[str, Any]:
     return counts
 
 
-def _table_counts(path: Path) -> dict[str, int]:
+def _table_counts(path: Path) -> dict[str, Any]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -81,12 +82,13 @@ def _table_counts(path: Path) -> dict[str, int]:
         return {}
     try:
         names = pq.read_schema(path).names
-        wanted = [c for c in ("excluded_any", "stype_fit", "fit_is_reliable") if c in names]
+        known = ("excluded_any", "stype_fit", "fit_is_reliable", "fit_quality_issues")
+        wanted = [c for c in known if c in names]
         table = pq.read_table(path, columns=wanted)
     except (OSError, ValueError) as error:
         log.warning("%s cannot be counted: %s", path, error)
         return {}
-    counts = {"sources": table.num_rows if wanted else pq.read_metadata(path).num_rows}
+    counts: dict[str, Any] = {"sources": table.num_rows if wanted else pq.read_metadata(path).num_rows}
     if "excluded_any" in wanted:
         counts["active"] = counts["sources"] - (pc.sum(table["excluded_any"]).as_py() or 0)
     if "stype_fit" in wanted:
@@ -94,13 +96,29 @@ def _table_counts(path: Path) -> dict[str, int]:
         counts["fitted"] = pc.sum(filled).as_py() or 0
     if "fit_is_reliable" in wanted:
         counts["reliable"] = pc.sum(table["fit_is_reliable"]).as_py() or 0
+    if "fit_quality_issues" in wanted:
+        counts["issues"] = _issue_counts(table["fit_quality_issues"].to_pylist())
     return counts
 
 
+def _issue_counts(texts: list[str | None]) -> dict[str, int]:
+    """How many sources have each issue, in the order of the definition."""
+    from tract7dt.flags import QUALITY_ISSUES
+
+    found = Counter(name for text in texts if text for name in text.split(","))
+    return {issue.name: found[issue.name] for issue in QUALITY_ISSUES if found[issue.name]}
+
+
 def _patch_counts(work: WorkDir) -> dict[str, Any]:
-    tags = list(_json(work.payloads / "payloads.json") or ())
-    metas = {tag: _json(work.patch_meta(tag)) or {"status": "failed", "reason": "no result"} for tag in tags}
-    failed = {
-        tag: str(meta.get("reason", "")) for tag, meta in metas.items() if meta.get("status") == "failed"
-    }
-    return {"patches": len(tags), "failed_patches": failed}
+    """Patches with the reason of each that failed, and those without a fit of their payload."""
+    index: dict[str, Any] = dict(_json(work.payloads / "payloads.json") or {})
+    failed: dict[str, str] = {}
+    lacking: list[str] = []
+    for tag, entry in index.items():
+        meta = _json(work.patch_meta(tag)) or {}
+        payload = (entry.get("ref") or {}).get("sha256")
+        if not meta or meta.get("payload_sha256") != payload:  # none, or that of an earlier division
+            lacking.append(tag)
+        elif meta.get("status") == "failed":
+            failed[tag] = str(meta.get("reason", ""))
+    return {"patches": len(index), "failed_patches": failed, "patches_not_fitted": lacking}

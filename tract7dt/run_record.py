@@ -9,7 +9,8 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -109,9 +110,21 @@ class RunRecord:
     command : str
         ``run`` starts a new record; a step command renews the entries of its own stages and keeps the
         others of the record that is there.
+    run_id : str, optional
+        Name of the run, Prefect's where it runs the flow; otherwise a new one.
+    parameters : mapping, optional
+        What the run was given.
     """
 
-    def __init__(self, settings: Settings, command: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        command: str,
+        run_id: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.run_id = run_id or str(uuid.uuid4())
+        self._parameters = dict(parameters or {})
         self._work = WorkDir.of(settings)
         self._settings = settings
         self._command = command
@@ -190,8 +203,10 @@ class RunRecord:
             self.fail(error)
 
     def finish(self) -> None:
-        """End the record: everything that the command was to do is done, ``partial`` if patches failed."""
-        self._status = "partial" if self.counts.get("failed_patches") else "done"
+        """End the record: all that the command was to do is done, ``partial`` if patches have no fit."""
+        counts = self.counts
+        without = counts.get("failed_patches") or counts.get("patches_not_fitted")
+        self._status = "partial" if without else "done"
         self.write()
 
     def fail(self, error: BaseException) -> None:
@@ -211,6 +226,8 @@ class RunRecord:
         """The record as it is written."""
         return {
             "status": self._status,
+            "run_id": self.run_id,
+            "parameters": self._parameters,
             "command": self._command,
             "field": self._work.name,
             "started": self._started,
@@ -235,6 +252,10 @@ class RunRecord:
 
 
 def _said(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if not isinstance(error, Exception):  # Prefect's way to end a run that was cancelled
+        return f"interrupted ({type(error).__name__})"
     return f"{type(error).__name__}: {error}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,8 +18,8 @@ from tract7dt import geometry
 from tract7dt.errors import InputError, ProductError
 from tract7dt.progress import ProgressWriter
 from tract7dt.resources import worker_count
-from tract7dt.store import WorkDir, ref_to, write_json
-from tract7dt.types import Field, Patch, Ref, Sources
+from tract7dt.store import WorkDir, ref_to, with_recording, write_json
+from tract7dt.types import Field, Patch, Ref, Sources, ZeroPoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +40,14 @@ __all__ = [
     "compute_zp",
     "epsf_bands",
     "fit_patch_batch",
+    "fit_refs",
+    "gaia_skip_reason",
     "load_inputs",
+    "measured_zero_points",
     "merge",
     "patch_batches",
+    "payload_refs",
+    "payload_tag",
     "summarise_epsf",
 ]
 
@@ -71,6 +76,8 @@ def check_inputs(settings: Settings) -> None:
 
     Raises
     ------
+    ConfigError
+        The fit engine is not installed.
     InputError
         A file is missing, a header keyword or catalogue column is missing or wrong, bands do not agree,
         identifiers repeat.
@@ -81,6 +88,10 @@ def check_inputs(settings: Settings) -> None:
 def _inspect_inputs(settings: Settings) -> tuple[list[ImageInfo], Sources]:
     from tract7dt import frames, sources
 
+    if settings.patch_run.engine != "native":  # is it there? To be known before hours of work, not after
+        from tract7dt import fit
+
+        fit.check_engine(settings.patch_run.engine)
     catalogue = sources.read_catalogue(settings.inputs.input_catalog)
     paths = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir)
     images = frames.inspect_images(paths, settings)
@@ -140,6 +151,15 @@ def augment_gaia(settings: Settings, field: Ref, sources: Ref) -> Ref:
     src.write_augmented_csv(augmented, work.augmented_catalog)
     src.write_sources(augmented, work.sources("gaia"))
     return ref_to(work.sources("gaia"), "sources")
+
+
+def gaia_skip_reason(settings: Settings) -> str | None:
+    """Why Gaia augmentation and zero point do not run; None if they do."""
+    if not settings.zp.enabled:
+        return "zp.enabled is false"
+    if not settings.inputs.gaiaxp_synphot_csv:
+        return "zp.enabled is true, but inputs.gaiaxp_synphot_csv is not set"
+    return None
 
 
 def _gaia_path(settings: Settings) -> str:
@@ -261,7 +281,7 @@ def build_patch_inputs(
         pt.write_payload(payload, path, level)
         halo = payload.table["_is_halo_source"].to_numpy(bool)
         return patch.tag, {
-            "ref": dataclasses.asdict(ref_to(path, "payload")),
+            "ref": dataclasses.asdict(dataclasses.replace(ref_to(path, "payload"), path=path.name)),
             "n_sources": int((~halo).sum()),
             "n_halo_sources": int(halo.sum()),
             "source_index": payload.table.loc[~halo, "source_index"].tolist(),
@@ -270,11 +290,13 @@ def build_patch_inputs(
 
     # Threads: most of the time goes into compression and digests, which release the interpreter.
     with ThreadPoolExecutor(worker_count(settings.patch_inputs.max_workers)) as pool:
-        written = dict(entry for entry in pool.map(write, pt.read_patches(patches.path)) if entry)
+        written = dict(
+            entry for entry in pool.map(with_recording(write), pt.read_patches(patches.path)) if entry
+        )
     _drop_stale(work.payloads, {Path(entry["ref"]["path"]).name for entry in written.values()})
     write_json(_payload_index(work), written)
     log.info("%d payloads, %d sources", len(written), sum(e["n_sources"] for e in written.values()))
-    return [Ref(**entry["ref"]) for entry in written.values()]
+    return payload_refs(settings)
 
 
 def _payload_index(work: WorkDir) -> Path:
@@ -296,7 +318,13 @@ def payload_refs(settings: Settings) -> list[Ref]:
     ProductError
         If there are none.
     """
-    return [Ref(**entry["ref"]) for entry in _read_payload_index(settings).values()]
+    return [_payload_ref(settings, entry) for entry in _read_payload_index(settings).values()]
+
+
+def _payload_ref(settings: Settings, entry: Mapping[str, Any]) -> Ref:
+    """A payload of the index, which names it by its file name: a work_dir may move."""
+    ref = Ref(**entry["ref"])
+    return dataclasses.replace(ref, path=str(WorkDir.of(settings).payloads / ref.path))
 
 
 def _read_payload_index(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -325,7 +353,8 @@ def patch_batches(settings: Settings, payloads: Sequence[Ref], n_workers: int) -
     """
     from tract7dt.patches import SECONDS_PER_COST
 
-    index = {entry["ref"]["path"]: float(entry["cost"]) for entry in _read_payload_index(settings).values()}
+    entries = _read_payload_index(settings).values()
+    index = {_payload_ref(settings, entry).path: float(entry["cost"]) for entry in entries}
     cost = {ref.path: index.get(ref.path, 1.0) * SECONDS_PER_COST for ref in payloads}
     per_task = settings.runtime.patches_per_task
     if per_task == "auto":
@@ -341,17 +370,35 @@ def patch_batches(settings: Settings, payloads: Sequence[Ref], n_workers: int) -
     return batches
 
 
-def fit_patch_batch(settings: Settings, payloads: Sequence[Ref]) -> list[Ref]:
-    """Fit the patches of one batch; a patch that fails leaves a meta.json that says why."""
+def payload_tag(ref: Ref) -> str:
+    """Tag of the patch that a payload is of."""
+    return Path(ref.path).name.split(".")[0]
+
+
+def fit_patch_batch(
+    settings: Settings, payloads: Sequence[Ref], on_patch: Callable[[str], None] | None = None
+) -> list[Ref]:
+    """Fit the patches of one batch; a patch that fails leaves a meta.json that says why.
+
+    Parameters
+    ----------
+    settings : Settings
+    payloads : sequence of Ref
+    on_patch : callable, optional
+        Called with the tag of each patch before it is begun, so that whoever started this process knows
+        which patch it died of.
+    """
     from tract7dt.fit_patch import fit_payload
 
     work = WorkDir.of(settings)
     fits: list[Ref] = []
     failed = 0
-    name = Path(payloads[0].path).name.split(".")[0] if payloads else "empty"
+    name = payload_tag(payloads[0]) if payloads else "empty"
     with ProgressWriter.of(work.root, "patches", name) as progress:
         progress.update(0, len(payloads))
         for done, ref in enumerate(payloads, 1):
+            if on_patch is not None:
+                on_patch(payload_tag(ref))
             fit, ok = fit_payload(settings, work, ref)
             failed += not ok
             fits.append(fit)
@@ -405,17 +452,19 @@ def _fitted_payload(path: Path) -> str | None:
 
 
 def merge(settings: Settings, field: Ref, sources: Ref, fits: Sequence[Ref]) -> Ref:
-    """Join the fits of all patches to the base catalogue: every row, in order, exactly once."""
+    """Join the fits to the base catalogue: every row, in order, exactly once; patches without one are flagged."""
     from tract7dt import catalog, frames
     from tract7dt import sources as src
 
     work, opened = WorkDir.of(settings), frames.open_field(field.path)
     tables: list[pd.DataFrame] = []
     failed: dict[str, tuple[str, list[int]]] = {}
+    fitted: set[str] = set()
     index = _read_payload_index(settings)
     for ref in fits:
         meta = json.loads(Path(ref.path).read_text(encoding="utf-8"))
         tag = meta["patch_tag"]
+        fitted.add(tag)
         if meta["status"] == "failed":
             # A payload that could not be read did not say whose it was.
             failed[tag] = (meta["reason"], index[tag]["source_index"])
@@ -428,6 +477,7 @@ def merge(settings: Settings, field: Ref, sources: Ref, fits: Sequence[Ref]) -> 
         opened.bands,
         single_band=not settings.patch_run.enable_multi_band_simultaneous_fitting,
         failed=failed,
+        not_fitted={tag: entry["source_index"] for tag, entry in index.items() if tag not in fitted},
     )
     catalog.write_merged(merged, work.merged)
     catalog.write_catalog(merged, work.final_catalog, opened.bands, _provenance(settings, opened))
@@ -438,18 +488,28 @@ def compute_zp(settings: Settings, field: Ref, catalog: Ref) -> Ref:
     """Measure the zero point of every band from Gaia stars and write magnitudes into the final catalogue."""
     from tract7dt import catalog as cat
     from tract7dt import frames, qa
-    from tract7dt import sources as src
 
     work, opened = WorkDir.of(settings), frames.open_field(field.path)
     merged = cat.read_merged(Path(catalog.path))
-    gaia = src.read_gaia(_gaia_path(settings), opened.bands, need_magnitudes=True)
-    magnitudes = src.gaia_magnitudes(gaia, merged["gaia_source_id"], opened.bands)
-    zero_points, per_object = cat.measure_zero_points(merged, magnitudes, opened.bands, settings.zp)
+    zero_points, per_object = measured_zero_points(settings, opened, merged)
     cat.write_zp(zero_points, per_object, work)
     calibrated = cat.apply_zero_points(merged, zero_points)
     cat.write_catalog(calibrated, work.final_catalog, opened.bands, _provenance(settings, opened))
     qa.draw_zero_points(settings, work, zero_points, per_object)
     return ref_to(work.final_catalog, "catalog")
+
+
+def measured_zero_points(
+    settings: Settings, field: Field, merged: pd.DataFrame
+) -> tuple[list[ZeroPoint], pd.DataFrame]:
+    """Zero point of every band, and the stars behind it; nothing is written."""
+    from tract7dt import catalog as cat
+    from tract7dt import sources as src
+
+    gaia = src.read_gaia(_gaia_path(settings), field.bands, need_magnitudes=True)
+    magnitudes = src.gaia_magnitudes(gaia, merged["gaia_source_id"], field.bands)
+    zero_points, per_object = cat.measure_zero_points(merged, magnitudes, field.bands, settings.zp)
+    return list(zero_points), per_object
 
 
 def _provenance(settings: Settings, field: Field) -> Mapping[str, str]:

@@ -466,6 +466,9 @@ class PsfAudit:
         Band -> why a fallback model was used; empty when none was.
     low_star_bands : tuple of str
         Bands whose ePSF had fewer than ``min_nstars`` stars.
+    mixture_bands : tuple of str
+        Bands in which a Gaussian mixture stands for the PSF of all sources: one made from the ePSF
+        (``psf_model: gaussian_mixture_from_stamp``) or the fallback ``gaussian_mixture``.
     """
 
     min_nstars: int
@@ -473,6 +476,7 @@ class PsfAudit:
     n_stars: tuple[int, ...]
     reasons: Mapping[str, str]
     low_star_bands: tuple[str, ...]
+    mixture_bands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,8 +128,8 @@ def make_fit(payload, single_band=False, **changes):
     return PatchFit(**(values | changes))
 
 
-def make_audit(bands=BANDS, fallback=(), kinds=None):
-    """Audit with the bands of ``fallback`` on an analytic model."""
+def make_audit(bands=BANDS, fallback=(), kinds=None, mixtures=()):
+    """Audit with the bands of ``fallback`` on an analytic model, those of ``mixtures`` on Gaussians."""
     kinds = kinds or tuple("moffat" if b in fallback else "epsf" for b in bands)
     return PsfAudit(
         min_nstars=2,
@@ -137,6 +137,7 @@ def make_audit(bands=BANDS, fallback=(), kinds=None):
         n_stars=tuple(0 if b in fallback else 9 for b in bands),
         reasons=dict.fromkeys(fallback, "no ePSF in this cell"),
         low_star_bands=(),
+        mixture_bands=tuple(mixtures),
     )
 
 

@@ -41,8 +41,8 @@ def tables_of(sources, *, single=False, skip=(), fallback=(), **changes):
     return result
 
 
-def merged_of(sources, tables, single=False, failed=None):
-    return merge(sources, tables, make_wcs(), BANDS, single, failed)
+def merged_of(sources, tables, single=False, failed=None, not_fitted=None):
+    return merge(sources, tables, make_wcs(), BANDS, single, failed, not_fitted)
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -124,6 +124,19 @@ def test_failed_patches_keep_their_rows(caplog):
     assert merged["patch_tag"][6] == "r03_c04_pr01_pc02"
     assert merged["epsf_tag"][6] == "r03_c04"
     assert "singular matrix" in caplog.text
+
+
+def test_patches_that_were_left_out_keep_their_rows(caplog):
+    sources = make_sources()
+    tables = tables_of(sources, skip=(5, 6))
+    failed = {"r03_c04_pr01_pc02": ("engine: singular matrix", [5])}
+    merged = merged_of(sources, tables, failed=failed, not_fitted={"r03_c04_pr01_pc03": [6]})
+    assert merged["fit_quality_issues"][5] == "no_fit_result,patch_failed"
+    assert merged["fit_quality_issues"][6] == "no_fit_result,patch_not_fitted"
+    assert not merged["fit_is_reliable"][6]
+    assert merged["patch_tag"][6] == "r03_c04_pr01_pc03"
+    assert np.isnan(merged["x_pix_white_fit"][6])
+    assert "1 patches were left out, 1 sources have no fit" in caplog.text
 
 
 def test_nothing_fitted_at_all():

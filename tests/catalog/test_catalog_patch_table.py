@@ -76,8 +76,9 @@ def test_audit_columns(payload):
     assert row["psf_fallback_band_count"] == 1
     assert row["psf_fallback_bands"] == "r"
     assert json.loads(row["psf_fallback_reasons_json"]) == {"r": "no ePSF in this cell"}
-    mixture = make_audit(kinds=("gaussian_mixture", "epsf"))
-    assert patch_table(payload, make_fit(payload), mixture)["psf_frozen_bands_for_optimizer"].iloc[0] == "g"
+    assert row["psf_frozen_bands_for_optimizer"] == ""
+    mixture = make_audit(mixtures=("r", "g"))
+    assert patch_table(payload, make_fit(payload), mixture)["psf_frozen_bands_for_optimizer"].iloc[0] == "g,r"
 
 
 def test_bound_is_not_stall(payload):

@@ -93,6 +93,7 @@ def test_hard_and_soft_issues_are_those_of_the_contract():
         "bound_stalled",
         "bright_mask",
         "patch_failed",
+        "patch_not_fitted",
     }
     assert soft == {"not_converged", "all_psf_fallback"}
 

@@ -63,6 +63,9 @@ class Command:
     folder: Path
 
     def config(self, runner: str = "thread", more: str = "") -> Path:
+        for name in ("cat.csv", "gaia.csv", "image.fits"):  # their bytes are keys of what is reused
+            (self.folder / name).write_text(name)
+        (self.folder / "list.txt").write_text("image.fits\n")
         path = self.folder / "config.yaml"
         path.write_text(CONFIG.format(runner=runner, more=more))
         return path

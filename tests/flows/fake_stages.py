@@ -6,6 +6,7 @@ this module by its name, so its folder must be on PYTHONPATH.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -55,6 +56,15 @@ def _called(settings: Any, stage: str, item: str = "") -> None:
         sys.exit(3)
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "kill once" and not (mark := root / f"killed-{stage}-{item}").exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "os._exit":
+        os._exit(7)
+    if kind == "memory":
+        taken = []
+        while True:
+            taken.append(bytearray(2**26))
     if kind == "hang":
         [time.sleep(0.1) for _ in range(6000)]
     if kind == "once" and not (mark := root / f"once-{stage}-{item}").exists():
@@ -131,7 +141,9 @@ def build_patch_inputs(
         path = work.payloads / f"p{i:02d}.fits"
         write_text(path, f"{i} {known} {Path(sources.path).read_text()}")
         refs.append(ref_to(path, "payload"))
-    write_json(work.payloads / "payloads.json", {Path(r.path).stem: {} for r in refs})
+    write_json(
+        work.payloads / "payloads.json", {Path(r.path).stem: {"ref": dataclasses.asdict(r)} for r in refs}
+    )
     return refs
 
 
@@ -144,19 +156,26 @@ def patch_batches(settings: Any, payloads: Sequence[Ref], n_workers: int) -> lis
     return [list(payloads[i : i + 3]) for i in range(0, len(payloads), 3)]
 
 
-def fit_patch_batch(settings: Any, payloads: Sequence[Ref]) -> list[Ref]:
+def fit_patch_batch(settings: Any, payloads: Sequence[Ref], on_patch: Any = None) -> list[Ref]:
     work = WorkDir.of(settings)
     fits, failed = [], 0
     with ProgressWriter.of(work.root, "patches", Path(payloads[0].path).stem) as progress:
         for done, ref in enumerate(payloads, 1):
             tag = Path(ref.path).stem
+            if on_patch:
+                on_patch(tag)
             time.sleep(float(os.environ.get("FAKE_PATCH_S", "0.01")))
             status: dict[str, str] = {"status": "converged"}
             if json.loads(os.environ.get("FAKE_TROUBLE", "{}")).get(f"patch:{tag}"):
                 status = {"status": "failed", "reason": "ValueError: no good pixel"}
                 failed += 1
-            _called(settings, "fit_patch_batch", tag)
-            write_json(work.patch_meta(tag), {"patch_tag": tag, "text": Path(ref.path).read_text()} | status)
+            try:
+                _called(settings, "fit_patch_batch", tag)
+            except MemoryError as error:  # as the library does
+                status = {"status": "failed", "reason": f"MemoryError: {error}"}
+                failed += 1
+            told = {"patch_tag": tag, "payload_sha256": ref.sha256, "text": Path(ref.path).read_text()}
+            write_json(work.patch_meta(tag), told | status)
             fits.append(ref_to(work.patch_meta(tag), "patch_fit"))
             progress.update(done, len(payloads), failed)
     return fits
@@ -168,7 +187,8 @@ def fit_refs(settings: Any) -> list[Ref]:
 
 def merge(settings: Any, field: Ref, sources: Ref, fits: Sequence[Ref]) -> Ref:
     _called(settings, "merge")
-    rows = [json.loads(Path(ref.path).read_text())["text"] for ref in fits]
+    metas = [json.loads(Path(ref.path).read_text()) for ref in fits]
+    rows = [meta.get("text", f"{meta['patch_tag']} has no fit") for meta in metas]
     work = WorkDir.of(settings)
     write_text(work.merged, "\n".join(rows) + "\n")
     write_text(work.final_catalog, "\n".join(rows) + "\n")

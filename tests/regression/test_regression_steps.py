@@ -44,7 +44,9 @@ def test_steps_one_by_one_write_the_catalogue_of_a_run(stepped: Run, whole: Run)
         assert mine == theirs, name
     stages = {entry["name"]: entry["status"] for entry in stepped.summary["stages"]}
     assert len(stages) == 10
-    assert set(stages.values()) == {"done"}
+    reused = {name for name, status in stages.items() if status == "cached"}
+    assert reused == {"load_inputs", "augment_gaia", "bright_mask"}, "the merge found them up to date"
+    assert set(stages.values()) == {"done", "cached"}
 
 
 def test_a_second_run_writes_the_same_bytes(runner, whole: Run, rough_catalogue: Path) -> None:
@@ -173,7 +175,7 @@ def test_each_missing_product_names_its_command(sample: SampleField, tmp_path: P
 # --- failure is a value --------------------------------------------------------------------------------
 
 
-def test_a_damaged_payload_costs_its_own_patch_only(stepped: Run, whole: Run) -> None:
+def test_6_a_damaged_payload_costs_its_own_patch_only_and_the_exit_code(stepped: Run, whole: Run) -> None:
     tag = "r00_c00_pr01_pc01"
     path = next(stepped.work.payloads.glob(f"{tag}.fits*"))
     good = path.read_bytes()

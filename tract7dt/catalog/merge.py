@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,7 @@ def merge(
     bands: Sequence[str],
     single_band: bool,
     failed: Mapping[str, tuple[str, Sequence[int]]] | None = None,
+    not_fitted: Mapping[str, Sequence[int]] | None = None,
 ) -> pd.DataFrame:
     """Join the base catalogue with the results of all patches.
 
@@ -58,6 +59,9 @@ def merge(
     failed : mapping of str to (str, sequence of int), optional
         Patches that ended in an error: tag -> (reason, ``source_index`` of their base sources). The rows
         keep empty fit columns, except for the two tags, and are flagged ``patch_failed``.
+    not_fitted : mapping of str to sequence of int, optional
+        Patches that were left out: tag -> ``source_index`` of their base sources. As the failed ones, but
+        flagged ``patch_not_fitted``.
 
     Returns
     -------
@@ -71,26 +75,28 @@ def merge(
     ProductError
         If the results are not of this catalogue, or a source has more than one result.
     """
-    failed = failed or {}
+    failed, not_fitted = failed or {}, not_fitted or {}
+    lost = {tag: rows for tag, (_, rows) in failed.items()} | dict(not_fitted)
     bands = tuple(bands)
     columns = {c.name: c for c in expand(bands, single_band, ("sources", "patch_fit", "merge"))}
     results = {c.name for c in expand(bands, single_band, ("patch_fit", "merge", "zero_point"))}
     table = _base(sources, columns, results)
     fit = _concatenated(patch_tables, key_columns(sources.table), bands, single_band)
-    at = _rows_of(fit, table, sources, failed)
+    at = _rows_of(fit, table, sources, lost)
 
     fit_columns = expand(bands, single_band, ("patch_fit",))
     made = {c.name: _placed(fit, c, at, table.index) for c in fit_columns}
-    patch_failed = _fill_failed(made, columns, failed, table.index)
+    _tag_lost(made, columns, lost, table.index)
+    without = [_rows(len(table), rows) for rows in ([r for _, r in failed.values()], not_fitted.values())]
     made |= _sky(made, columns, wcs, bands if single_band else (None,))
     reason = excluded_reason(table["excluded_crop"].to_numpy(), table["excluded_saturation"].to_numpy())
     made["excluded_reason"] = typed(reason, columns["excluded_reason"], table.index)
     merged = pd.concat([table, pd.DataFrame(made, index=table.index)], axis=1)
-    flags = flag_reliability(merged, bands, single_band, patch_failed)
+    flags = flag_reliability(merged, bands, single_band, *without)
     flagged = {name: typed(value, columns[name], table.index) for name, value in flags.items()}
     merged = pd.concat([merged, pd.DataFrame(flagged, index=table.index)], axis=1)
     merged = merged[[c for c in table.columns if c not in columns] + list(columns)]
-    _report(merged, failed)
+    _report(merged, failed, not_fitted)
     return merged
 
 
@@ -149,7 +155,7 @@ def _rows_of(
     fit: pd.DataFrame,
     table: pd.DataFrame,
     sources: Sources,
-    failed: Mapping[str, tuple[str, Sequence[int]]],
+    lost: Mapping[str, Sequence[int]],
 ) -> I8:
     """Row of the base catalogue of every result.
 
@@ -157,7 +163,7 @@ def _rows_of(
     ------
     ProductError
         If a result has no row, a row has two results or a result although it is excluded or its patch
-        failed, or names or positions differ.
+        has none, or names or positions differ.
     """
     at = fit["source_index"].to_numpy(np.int64)
     outside = (at < 0) | (at >= len(table))
@@ -166,14 +172,14 @@ def _rows_of(
             f"{outside.sum()} results name rows that the catalogue of {len(table)} rows does not have "
             f"({_some(fit, outside)}): they are of another catalogue; fit the patches again"
         )
-    lost = [i for _, rows in failed.values() for i in rows if not 0 <= i < len(table)]
-    if lost:
+    members = np.array([i for rows in lost.values() for i in rows], dtype=np.int64)
+    beyond = members[(members < 0) | (members >= len(table))]
+    if len(beyond):
         raise ProductError(
-            f"failed patches name rows that the catalogue of {len(table)} rows does not have: {lost[:5]}"
+            f"patches without a fit name rows that the catalogue of {len(table)} rows does not have: "
+            f"{beyond[:5].tolist()}"
         )
-    all_rows = np.concatenate(
-        [at, np.array([i for _, rows in failed.values() for i in rows], dtype=np.int64)]
-    )
+    all_rows = np.concatenate([at, members])
     counts = np.bincount(all_rows, minlength=len(table))
     if (counts > 1).any():
         double = np.flatnonzero(counts > 1)[:5]
@@ -232,21 +238,25 @@ def _placed(fit: pd.DataFrame, column: Column, at: I8, index: pd.Index) -> pd.Se
     return typed(values, column, index)
 
 
-def _fill_failed(
+def _tag_lost(
     made: dict[str, pd.Series],
     columns: Mapping[str, Column],
-    failed: Mapping[str, tuple[str, Sequence[int]]],
+    lost: Mapping[str, Sequence[int]],
     index: pd.Index,
-) -> Bool:
-    """Set the tags of rows in failed patches; returns which rows these are."""
-    rows = np.zeros(len(index), dtype=bool)
+) -> None:
+    """Set the tags of rows in patches that have no fit."""
     tags = {name: made[name].to_numpy(dtype=object).copy() for name in ("patch_tag", "epsf_tag")}
-    for tag, (_, members) in failed.items():
+    for tag, members in lost.items():
         where = np.asarray(members, dtype=np.int64)
-        rows[where] = True
         tags["patch_tag"][where] = tag
         tags["epsf_tag"][where] = tag.split("_pr")[0]
     made |= {name: typed(values, columns[name], index) for name, values in tags.items()}
+
+
+def _rows(n: int, patches: Iterable[Sequence[int]]) -> Bool:
+    """Which of ``n`` rows the patches hold."""
+    rows = np.zeros(n, dtype=bool)
+    rows[[i for members in patches for i in members]] = True
     return rows
 
 
@@ -269,7 +279,11 @@ def _sky(
 _ERROR_COLUMNS = (("x_pix", "err"), ("y_pix", "err"), ("xy_pix", "cov"))
 
 
-def _report(merged: pd.DataFrame, failed: Mapping[str, tuple[str, Sequence[int]]]) -> None:
+def _report(
+    merged: pd.DataFrame,
+    failed: Mapping[str, tuple[str, Sequence[int]]],
+    not_fitted: Mapping[str, Sequence[int]],
+) -> None:
     """Log what the merge found."""
     excluded = merged["excluded_any"].to_numpy()
     without = merged["fit_quality_issues"].str.contains("no_fit_result", regex=False).to_numpy(bool)
@@ -286,3 +300,9 @@ def _report(merged: pd.DataFrame, failed: Mapping[str, tuple[str, Sequence[int]]
     )
     for tag, (reason, rows) in failed.items():
         log.warning("patch %s failed, %d sources have no fit: %s", tag, len(rows), reason)
+    if not_fitted:
+        log.warning(
+            "%d patches were left out, %d sources have no fit",
+            len(not_fitted),
+            sum(map(len, not_fitted.values())),
+        )

@@ -207,7 +207,6 @@ def _audit(payload: PatchPayload, fit: PatchFit, audit: PsfAudit) -> dict[str, o
     """Where the patch lies and which PSFs it used: the same in all its rows."""
     fallback = sorted(audit.reasons)
     low = sorted(audit.low_star_bands)
-    mixtures = sorted(b for b, kind in zip(fit.bands, audit.kinds, strict=True) if kind == "gaussian_mixture")
     return {
         "patch_tag": payload.patch.tag,
         "epsf_tag": payload.patch.epsf_tag,
@@ -217,6 +216,6 @@ def _audit(payload: PatchPayload, fit: PatchFit, audit: PsfAudit) -> dict[str, o
         "psf_low_star_band_count": len(low),
         "psf_fallback_bands": ",".join(fallback),
         "psf_low_star_bands": ",".join(low),
-        "psf_frozen_bands_for_optimizer": ",".join(mixtures),
+        "psf_frozen_bands_for_optimizer": ",".join(sorted(audit.mixture_bands)),
         "psf_fallback_reasons_json": json.dumps(dict(audit.reasons), sort_keys=True),
     }

@@ -17,7 +17,7 @@ Bool = NDArray[np.bool_]
 
 
 def flag_reliability(
-    table: pd.DataFrame, bands: Sequence[str], single_band: bool, patch_failed: Bool
+    table: pd.DataFrame, bands: Sequence[str], single_band: bool, patch_failed: Bool, patch_not_fitted: Bool
 ) -> dict[str, object]:
     """Reliability columns of a merged table.
 
@@ -34,6 +34,8 @@ def flag_reliability(
     single_band : bool
     patch_failed : ndarray, bool (n,)
         Rows whose patch ended in an error.
+    patch_not_fitted : ndarray, bool (n,)
+        Rows whose patch was left out.
 
     Returns
     -------
@@ -44,6 +46,7 @@ def flag_reliability(
     common = {
         "excluded": excluded,
         "patch_failed": patch_failed & ~excluded,
+        "patch_not_fitted": patch_not_fitted & ~excluded,
         "bright_mask": table["affected_by_bright_mask"].to_numpy(bool),
     }
     if not single_band:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +19,7 @@ from tract7dt.frames.inspection import ImageInfo, working_box
 from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_manifest
 from tract7dt.frames.stream import PixelReader
 from tract7dt.resources import worker_count
-from tract7dt.store import WorkDir, atomic_path
+from tract7dt.store import WorkDir, atomic_path, note_written, sha256_file, with_recording
 from tract7dt.store.npy import CHUNK_PIXELS, RowWriter, open_array, read_rows, row_chunks
 from tract7dt.types import F4, Bool, Box, Field
 
@@ -66,8 +66,7 @@ def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) 
     """
     start = time.perf_counter()
     work.frames.mkdir(parents=True, exist_ok=True)
-    for manifest in (work.field_manifest, work.masks_manifest):
-        manifest.unlink(missing_ok=True)  # from here on the old products are being overwritten
+    work.field_manifest.unlink(missing_ok=True)  # from here on the old frames are being overwritten
     box, shape = working_box(images[0].shape, settings), images[0].shape
     preview = _Preview.of(shape, settings.crop.display_downsample)
     entries = [_entry(image, settings) for image in images]
@@ -77,9 +76,9 @@ def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) 
 
     workers = _workers(settings.performance.frame_prep_workers, len(images))
     with ThreadPoolExecutor(workers) as pool:
-        entries = list(pool.map(prepare, range(len(images))))
+        entries = list(pool.map(with_recording(prepare), range(len(images))))
     prepared = time.perf_counter()
-    _write_white(entries, box.shape, work, _workers(settings.performance.white_stack_workers))
+    white = _write_white(entries, box.shape, work, _workers(settings.performance.white_stack_workers))
     _write_preview(preview, work)
     stacked = time.perf_counter()
     wcs = cropped_wcs(images[0].wcs, box)
@@ -97,6 +96,8 @@ def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) 
             saturation_divisor=settings.source_saturation_cut.saturation_divisor,
             preview_step=preview.step,
             wcs=wcs,
+            white_sha256=white[0],
+            white_sigma_sha256=white[1],
         ),
         work.field_manifest,
     )
@@ -128,6 +129,7 @@ def _entry(image: ImageInfo, settings: Settings) -> FrameEntry:
         band=image.band,
         path=image.path,
         sha256="",
+        pixels_sha256="",
         sky_sigma=image.sky_sigma * scale,
         gain=image.gain / scale,
         scale=scale,
@@ -181,7 +183,10 @@ def _write_frame(
 ) -> FrameEntry:
     reader = PixelReader(image.path, work.frames)
     n_finite = 0
-    with atomic_path(work.frame(image.band)) as temporary, RowWriter(temporary, box.shape, "<f4") as writer:
+    with (
+        atomic_path(work.frame(image.band)) as temporary,
+        RowWriter(temporary, box.shape, "<f4", digest=True) as writer,
+    ):
         for y0, values in reader.rows(CHUNK_PIXELS):
             values *= entry.scale
             with np.errstate(over="ignore"):
@@ -193,24 +198,27 @@ def _write_frame(
                 inside = rows[lo - y0 : hi - y0, box.x0 : box.x1]
                 n_finite += int(np.isfinite(inside).sum())
                 writer.write(lo - box.y0, inside)
+    pixels_sha256 = writer.sha256()
+    note_written(work.frame(image.band), pixels_sha256)
     share = n_finite / (box.nx * box.ny)
     log.info(
         "%s: scale %.6g, %.2f %% of the pixels finite (%s)", entry.band, entry.scale, 100 * share, image.path
     )
     if n_finite == 0:
         log.warning("%s: no finite pixel in the working frame of %s", entry.band, image.path)
-    return FrameEntry(
-        entry.band, entry.path, reader.sha256, entry.sky_sigma, entry.gain, entry.scale, entry.zp_auto,
-        entry.saturation, entry.fwhm_pix,
-    )  # fmt: skip
+    return replace(entry, sha256=reader.sha256, pixels_sha256=pixels_sha256)
 
 
-def _write_white(entries: Sequence[FrameEntry], shape: tuple[int, int], work: WorkDir, workers: int) -> None:
+def _write_white(
+    entries: Sequence[FrameEntry], shape: tuple[int, int], work: WorkDir, workers: int
+) -> tuple[str, str]:
+    """Write the white stack and its noise; the digests of the two files."""
     frames = [open_array(work.frame(entry.band), shape, np.float32) for entry in entries]
     weights = [entry.sky_sigma**-2 for entry in entries]
+    targets = work.frames / "white.npy", work.frames / "white_sigma.npy"
     with (
-        atomic_path(work.frames / "white.npy") as white_path,
-        atomic_path(work.frames / "white_sigma.npy") as sigma_path,
+        atomic_path(targets[0]) as white_path,
+        atomic_path(targets[1]) as sigma_path,
         RowWriter(white_path, shape, "<f4") as white,
         RowWriter(sigma_path, shape, "<f4") as sigma,
         ThreadPoolExecutor(workers) as pool,
@@ -232,6 +240,11 @@ def _write_white(entries: Sequence[FrameEntry], shape: tuple[int, int], work: Wo
                 sigma.write(y0, 1.0 / np.sqrt(weight))  # 1 / 0: inf
 
         list(pool.map(stack, row_chunks(*shape)))
+    # The rows came in any order, so that the files are read again: two, however many bands there are.
+    digests = sha256_file(targets[0]), sha256_file(targets[1])
+    for target, digest in zip(targets, digests):
+        note_written(target, digest)
+    return digests
 
 
 def _write_preview(preview: _Preview, work: WorkDir) -> None:

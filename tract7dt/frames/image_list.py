@@ -6,18 +6,13 @@ import logging
 import posixpath
 from pathlib import Path
 
-import fsspec
-
-from tract7dt.errors import InputError
+from tract7dt.errors import InputError, StoreUnreachableError
+from tract7dt.store.remote import local_copy
+from tract7dt.store.urls import is_url
 
 __all__ = ["is_url", "read_image_list"]
 
 log = logging.getLogger(__name__)
-
-
-def is_url(path: str) -> bool:
-    """Whether ``path`` is a URL that fsspec opens, rather than a local path."""
-    return "://" in path
 
 
 def read_image_list(path: str, base_dir: str | Path) -> list[str]:
@@ -42,6 +37,8 @@ def read_image_list(path: str, base_dir: str | Path) -> list[str]:
     ------
     InputError
         The list is missing, not text, a folder, or empty; an entry is a folder or comes twice.
+    StoreUnreachableError
+        The store of a URL does not answer.
     """
     entries = [(number, _resolve(entry, Path(base_dir), path)) for number, entry in _entries(_text(path))]
     if not entries:
@@ -63,11 +60,14 @@ def _text(path: str) -> str:
     if not is_url(path) and Path(path).is_dir():
         raise InputError(f"image list {path}: expected a text file, found a folder")
     try:
-        with fsspec.open(path, "rb") as stream:
-            data: bytes = stream.read()
+        data = local_copy(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"image list {path}: no such file") from None
-    except (OSError, ValueError, ImportError) as error:
+    except InputError as error:
+        raise InputError(f"image list {error}") from None
+    except StoreUnreachableError:
+        raise
+    except (OSError, ValueError) as error:
         raise InputError(f"image list {path}: cannot be read ({error})") from error
     try:
         return data.decode("utf-8-sig")

@@ -1,8 +1,9 @@
 """Bytes of a FITS image: one pass from file or URL, compressed or not, hashed on the way.
 
 Only the first image counts: the primary HDU, or the first extension where the primary has no data.
-Plain images are read as a stream, so that a URL or a gzip file needs no temporary copy and no more memory
-than a few rows; a tile-compressed image needs random access and is read through astropy.
+An image that is a URL is read from its copy in the local cache. Plain images are read as a stream, so that a
+gzip file needs no unpacked copy and no more memory than a few rows; a tile-compressed image needs random
+access and is read through astropy.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import numpy as np
 from astropy.io import fits
 
-from tract7dt.errors import InputError
-from tract7dt.frames.image_list import is_url
+from tract7dt.errors import InputError, StoreUnreachableError
+from tract7dt.store.remote import local_copy
 from tract7dt.types import F8
 
 __all__ = ["ImageHeader", "PixelReader", "read_header"]
@@ -61,17 +61,6 @@ class ImageHeader:
         return self.header.get(keyword, self.primary.get(keyword))
 
 
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
-    """The file's own bytes."""
-    if is_url(path):
-        with fsspec.open(path, "rb") as stream:
-            yield stream
-    else:
-        with Path(path).open("rb") as stream:
-            yield stream
-
-
 def _is_gzip(stream: IO[bytes]) -> bool:
     start = stream.read(2)
     stream.seek(0)
@@ -87,6 +76,8 @@ def _reading(path: str) -> Iterator[None]:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: expected a FITS file, found a folder") from None
+    except StoreUnreachableError:
+        raise
     except _READ_ERRORS as error:
         raise InputError(f"{path}: not a readable FITS image ({error or type(error).__name__})") from error
 
@@ -97,20 +88,28 @@ def read_header(path: str) -> ImageHeader:
     Parameters
     ----------
     path : str
-        Local path or fsspec URL; gzip is recognised by content.
+        Local path or fsspec URL, of which a local copy is kept; gzip is recognised by content.
 
     Raises
     ------
     InputError
         The file is missing, not FITS, its first two HDUs hold no 2-D image, or it is a plain file that ends
         before its pixels do.
+    StoreUnreachableError
+        The store of a URL does not answer.
     """
-    with _reading(path), _opened(path) as raw:
+    with _reading(path):
+        return _header_of(local_copy(path), path)
+
+
+def _header_of(file: Path, path: str) -> ImageHeader:
+    """Header of the image in ``file``; ``path`` is its name for messages."""
+    with file.open("rb") as raw:
         if _is_gzip(raw):
             with gzip.GzipFile(fileobj=raw) as stream:
                 return _first_image(stream, path)
         image = _first_image(raw, path)
-        if not (image.tiled or is_url(path)):
+        if not image.tiled:
             _check_length(raw, image, path)
         return image
 
@@ -177,7 +176,7 @@ class PixelReader:
     path : str
         Local path or fsspec URL.
     scratch : Path
-        Folder for a temporary copy of a tile-compressed image that is not a plain local file.
+        Folder for an unpacked copy of a tile-compressed image that is gzipped, too.
     """
 
     def __init__(self, path: str, scratch: Path) -> None:
@@ -199,14 +198,18 @@ class PixelReader:
         ------
         InputError
             The file is missing, shorter than its header says, or damaged.
+        StoreUnreachableError
+            The store of a URL does not answer.
         """
-        image = read_header(self._path)
-        step = max(1, max_pixels // image.shape[1])
         with _reading(self._path):
-            yield from self._tiled_rows(image, step) if image.tiled else self._plain_rows(image, step)
+            file = local_copy(self._path)  # once, so that header and pixels are of one version of a URL
+            image = _header_of(file, self._path)
+            step = max(1, max_pixels // image.shape[1])
+            rows = self._tiled_rows if image.tiled else self._plain_rows
+            yield from rows(file, image, step)
 
-    def _plain_rows(self, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
-        with _opened(self._path) as raw:
+    def _plain_rows(self, file: Path, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
+        with file.open("rb") as raw:
             zipped = _is_gzip(raw)
             hashing = _HashingReader(raw)
             source = io.BufferedReader(hashing, 1 << 20)
@@ -231,8 +234,8 @@ class PixelReader:
                     pass
             self.sha256 = hashing.digest.hexdigest()
 
-    def _tiled_rows(self, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
-        with self._seekable() as stream, fits.open(stream, memmap=False) as hdus:
+    def _tiled_rows(self, file: Path, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
+        with self._seekable(file) as stream, fits.open(stream, memmap=False) as hdus:
             hdu = hdus[1]
             # Whole tiles: one that two chunks share would be decompressed twice.
             tile = int(hdu.tile_shape[-2])
@@ -243,18 +246,17 @@ class PixelReader:
                 yield y0, np.asarray(values, np.float64).reshape(-1, nx)
 
     @contextlib.contextmanager
-    def _seekable(self) -> Iterator[IO[bytes]]:
+    def _seekable(self, file: Path) -> Iterator[IO[bytes]]:
         """The uncompressed file with random access; sets the digest of the file as it came."""
         with contextlib.ExitStack() as stack:
-            raw = stack.enter_context(_opened(self._path))
+            raw: IO[bytes] = stack.enter_context(file.open("rb"))
             zipped = _is_gzip(raw)
             hashing = _HashingReader(raw)
             source = io.BufferedReader(hashing, 1 << 20)
             stream = raw
-            if zipped or is_url(self._path):
+            if zipped:
                 copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".image."))
-                packed: Any = gzip.GzipFile(fileobj=source) if zipped else source
-                shutil.copyfileobj(packed, copy, 1 << 20)
+                shutil.copyfileobj(gzip.GzipFile(fileobj=source), copy, 1 << 20)
                 copy.flush()
                 stream = stack.enter_context(Path(copy.name).open("rb"))  # astropy insists on read-only
             while source.read(1 << 20):

@@ -25,6 +25,7 @@ from tract7dt.settings.load import (
     settings_from_dict,
 )
 from tract7dt.settings.patches import MergeSettings, PatchesSettings, PatchInputsSettings, PatchRunSettings
+from tract7dt.settings.placeholders import fill_placeholders
 from tract7dt.settings.render import config_markdown, dump_config_text
 from tract7dt.settings.root import Settings
 from tract7dt.settings.run import (
@@ -70,6 +71,7 @@ __all__ = [
     "describe",
     "differences_from_default",
     "dump_config_text",
+    "fill_placeholders",
     "key_table",
     "load_settings",
     "parse_overrides",

@@ -47,6 +47,7 @@ __all__ = [
     "Percentile",
     "Positive",
     "Real",
+    "Retries",
     "Rising",
     "Section",
     "Text",
@@ -206,6 +207,7 @@ AboveOne = Annotated[float, Strict(), Gt(1), BeforeValidator(_exponent_text)]
 Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Ge(1)]
 WholeNumber = Annotated[int, Strict(), Ge(0)]
+Retries = Annotated[int, Strict(), Ge(0), Le(50)]
 GzipLevel = Annotated[int, Strict(), Ge(0), Le(9)]
 LinkSeconds = Annotated[int, Strict(), Ge(1), Le(604800)]
 OddCount = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class LoadedSettings:
     source : str
         Text of the file, "" if the configuration came from a mapping.
     path : Path or None
-        The file.
+        The file; None if it came from a mapping or a URL.
     """
 
     settings: Settings
@@ -51,7 +52,8 @@ def load_settings(path: str | Path) -> LoadedSettings:
     Parameters
     ----------
     path : str or Path
-        YAML file. Relative inputs and ``outputs.work_dir`` in it are relative to its folder.
+        YAML file, local or any URL that fsspec opens. Relative inputs and ``outputs.work_dir`` in it are
+        relative to its folder; in a file from a URL, to the working directory.
 
     Raises
     ------
@@ -59,11 +61,21 @@ def load_settings(path: str | Path) -> LoadedSettings:
         If the file cannot be read, or any key in it is wrong; one line for each problem, with file, line
         and path of the key.
     """
+    if "://" in str(path):
+        return _from_url(str(path))
     file = Path(path).expanduser()
     text = read_text(file)
     parsed = parse_yaml(text, str(file))
     settings, legacy = _build(parsed, file.resolve().parent, str(file))
     return LoadedSettings(settings, legacy + _doubts(settings), text, file.resolve())
+
+
+def _from_url(url: str) -> LoadedSettings:
+    if url.startswith("file://"):
+        return load_settings(urllib.parse.unquote(url.removeprefix("file://")))
+    text = read_text(url)
+    settings, legacy = _build(parse_yaml(text, url), Path.cwd(), url)
+    return LoadedSettings(settings, legacy + _doubts(settings), text)
 
 
 def settings_from_dict(

@@ -55,7 +55,9 @@ class PatchRunSettings(Section):
         "sky",
         "Weights of the fit: sky noise, or sky and source noise; errors account for source noise in both.",
     )
-    resume: Flag = key(False, "Keep fits that are already there.")
+    resume: Flag = key(
+        False, "The run-patches command keeps fits that are there and up to date; a whole run always does."
+    )
     max_workers: AutoCount = key(
         "auto", "Patches fitted at once; a number larger than the cores is capped with a log line."
     )

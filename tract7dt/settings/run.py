@@ -13,11 +13,12 @@ from tract7dt.settings.fields import (
     LogFormat,
     LowerCase,
     NonNegative,
+    Positive,
+    Retries,
     Section,
     UpperCase,
     Url,
     WebUrl,
-    WholeNumber,
     key,
 )
 
@@ -71,8 +72,31 @@ class RuntimeSettings(Section):
     patches_per_task: AutoCount = key(
         "auto", "Patches that one mapped task fits; auto balances them by predicted cost."
     )
-    retries: WholeNumber = key(2, "How often a stage that fans out is tried again after a failure.")
-    retry_delay_seconds: NonNegative = key(10.0, "Pause before the next try.", unit="s")
+    retries: Retries = key(
+        2,
+        "How often a task is tried again after a trouble that may pass by itself (connection, I/O, object "
+        "store); wrong input never is.",
+    )
+    retry_delay_seconds: NonNegative = key(
+        10.0, "Pause before the first further try; each later one takes twice as long.", unit="s"
+    )
+    patch_timeout_seconds: Positive | None = key(
+        900.0,
+        "Longest time of the fit of one patch; its worker is then killed and the patch recorded as failed. "
+        "null: no limit. Task runner process only.",
+        unit="s",
+    )
+    task_timeout_seconds: Positive | None = key(
+        None,
+        "Longest time of any other task (a stage, the ePSF of a band), which then fails; null: no limit.",
+        unit="s",
+    )
+    worker_memory_mb: Count | None = key(
+        None,
+        "Most memory that a worker may take; a patch or band that needs more is recorded as failed. null: as "
+        "much as the machine has. Task runner process only.",
+        unit="MiB",
+    )
     cluster: dict[str, Any] | None = key(
         None, "Address or options handed to the Dask or Ray runner; null starts a local one."
     )

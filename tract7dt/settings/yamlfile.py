@@ -37,27 +37,44 @@ class YamlText:
     duplicates: list[tuple[str, int, int]]
 
 
-def read_text(path: Path) -> str:
+def read_text(source: str | Path) -> str:
     """Text of a configuration file.
+
+    Parameters
+    ----------
+    source : str or Path
+        Local path, or any URL that fsspec opens.
 
     Raises
     ------
     ConfigError
-        If the file is missing, not a file, not readable or not UTF-8.
+        If the file is missing, not a file, not readable or not UTF-8, or nothing here opens such URLs.
     """
     try:
-        raw = path.read_bytes()
+        raw = _bytes_at(str(source)) if "://" in str(source) else Path(source).read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
+        raise ConfigError(f"{source}: no such configuration file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration file: {error.strerror}") from None
+        raise ConfigError(
+            f"{source}: cannot read the configuration file: {error.strerror or error}"
+        ) from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ConfigError(
-            f"{path}:{line}: the configuration file must be UTF-8 text; byte {error.start} is not"
+            f"{source}:{line}: the configuration file must be UTF-8 text; byte {error.start} is not"
         ) from None
+
+
+def _bytes_at(url: str) -> bytes:
+    import fsspec  # only where it is needed: it costs a tenth of a second
+
+    try:
+        with fsspec.open(url, "rb") as stream:
+            return bytes(stream.read())
+    except (ImportError, ValueError) as error:  # a missing extra; a protocol that nobody knows
+        raise ConfigError(f"{url}: cannot read the configuration file: {error}") from None
 
 
 def parse_yaml(text: str, source: str) -> YamlText:

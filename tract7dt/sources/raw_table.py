@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tract7dt.errors import InputError
+from tract7dt.errors import InputError, StoreUnreachableError
+from tract7dt.store.remote import local_copy
+from tract7dt.store.urls import is_url
 from tract7dt.types import F8
 
 __all__ = ["RawTable", "read_raw_table"]
@@ -87,15 +88,17 @@ def read_raw_table(path: str) -> RawTable:
     Parameters
     ----------
     path : str
-        Local path or fsspec URL; gzip is recognised by content.
+        Local path or fsspec URL, of which a local copy is kept; gzip is recognised by content.
 
     Raises
     ------
     InputError
         The file is missing, a folder, empty, damaged, not UTF-8, or has rows of different lengths.
+    StoreUnreachableError
+        The store of a URL does not answer.
     """
     data = _bytes(path)
-    name = urlsplit(path).path.lower() if "://" in path else path.lower()
+    name = urlsplit(path).path.lower() if is_url(path) else path.lower()
     name = name.removesuffix(".gz")
     if name.endswith((".parquet", ".pq")):
         return _from_parquet(path, data)
@@ -105,15 +108,16 @@ def read_raw_table(path: str) -> RawTable:
 
 
 def _bytes(path: str) -> bytes:
-    if "://" not in path and Path(path).is_dir():
+    if not is_url(path) and Path(path).is_dir():
         raise InputError(f"{path}: expected a table, found a folder")
     try:
-        with fsspec.open(path, "rb") as stream:
-            data: bytes = stream.read()
+        data = local_copy(path).read_bytes()
         return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, EOFError, ValueError, ImportError, zlib.error) as error:
+    except StoreUnreachableError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 

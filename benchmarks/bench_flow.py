@@ -1,0 +1,218 @@
+"""Benchmark of the orchestration: ``python benchmarks/bench_flow.py [--quick] [--out RESULTS_flow.md]``.
+
+What Prefect and the pool of workers cost: a field of 1000 x 1000 pixels and six bands by the flow and by
+``--direct``; thousands of patches that cost nothing, by the flow and by the pool alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")])
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import trivial_stages  # noqa: E402 - after the thread counts
+
+from flows import server  # noqa: E402
+from tract7dt import stages  # noqa: E402
+from tract7dt.progress import open_folder  # noqa: E402
+from tract7dt.settings import settings_from_dict  # noqa: E402
+from tract7dt.store import ref_to, write_json, write_text  # noqa: E402
+from tract7dt.types import Ref  # noqa: E402
+
+stages.fit_patch_batch = trivial_stages.fit_patch_batch  # before anything imports the tasks
+
+#: CPU seconds of work that the program puts into a batch (``tract7dt.stages``).
+BATCH_S = stages._BATCH_SECONDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Seconds of a command or a block, its children included."""
+
+    wall: float
+    cpu: float
+
+
+def run(*command: str) -> Cost:
+    """Cost of a ``tract7dt`` command."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: {said.decode()[-2000:]}")
+    return Cost(time.perf_counter() - begun, used.ru_utime + used.ru_stime)
+
+
+@contextlib.contextmanager
+def own_server(folder: Path) -> Iterator[float]:
+    """A server for all runs; the seconds that it took to start."""
+    os.environ["PREFECT_HOME"] = str(folder / "home")
+    os.environ.update(server.quiet_environment())
+    begun = time.perf_counter()
+    local = server.LocalServer(folder / "server.log")
+    with local.running():
+        local.wait_until_ready()
+        os.environ["PREFECT_API_URL"] = local.url
+        yield time.perf_counter() - begun
+
+
+def field_costs(folder: Path, repeats: int) -> tuple[dict[str, list[Cost]], bool]:
+    """Costs of the field, by flow and directly, one worker; whether the catalogues are the same."""
+    field = folder / "field"
+    run("make-sample", str(field), "--size", "1000", "1000", "--bands", "6", "--seed", "11")
+    [config] = field.glob("*.yaml")
+    costs: dict[str, list[Cost]] = {"direct": [], "flow": []}
+    catalogues = set()
+    run("run", "--config", str(config), "--direct", "-o", f"outputs.work_dir={folder / 'warm'}")
+    for i in range(repeats):
+        for kind, more in (("direct", ["--direct"]), ("flow", [])):
+            work = folder / f"{kind}{i}"
+            options = (f"outputs.work_dir={work}", "runtime.max_workers=1")
+            overrides = [part for option in options for part in ("-o", option)]
+            costs[kind].append(run("run", "--config", str(config), *overrides, *more))
+            catalogues.add((work / "output_catalog.csv").read_bytes())
+    return costs, len(catalogues) == 1
+
+
+def trivial(folder: Path, n_patches: int) -> tuple[Any, list[Ref]]:
+    """Settings, and payloads that hold nothing."""
+    settings = settings_from_dict(
+        {
+            "inputs": {"tile_name": "trivial", "input_catalog": "c.csv", "image_list_file": "l.txt"},
+            "outputs": {"work_dir": str(folder / "trivial")},
+            "runtime": {"max_workers": 2},
+        },
+        base_dir=folder,
+    ).settings
+    refs = []
+    for i in range(n_patches):
+        path = folder / "trivial" / "payloads" / f"p{i:05d}.fits"
+        write_text(path, "")
+        refs.append(ref_to(path, "payload"))
+    return settings, refs
+
+
+@contextlib.contextmanager
+def timed(costs: list[Cost]) -> Iterator[None]:
+    """Append the cost of the block in this process."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    costs.append(Cost(time.perf_counter() - wall, time.process_time() - cpu))
+
+
+def pool_costs(folder: Path, n_patches: int, per_task: list[int]) -> tuple[Cost, dict[int, tuple[int, Cost]]]:
+    """Cost of all patches by two workers of the bare pool; by the flow, for several sizes of a batch."""
+    from flows.patches import run_patches
+    from flows.pool import pool_for
+    from flows.runners import task_runner
+
+    settings, refs = trivial(folder, n_patches)
+    bare: list[Cost] = []
+    found: dict[int, tuple[int, Cost]] = {}
+    with open_folder(settings.outputs.work_dir), pool_for(settings) as pool:
+        assert pool is not None
+        with ThreadPoolExecutor(2) as threads:  # workers warm
+            list(
+                threads.map(
+                    lambda part: pool.fit(part, trivial_stages.fit_patch_batch), (refs[:1], refs[1:2])
+                )
+            )
+        with timed(bare), ThreadPoolExecutor(2) as threads:
+            halves = (refs[::2], refs[1::2])
+            list(threads.map(lambda part: pool.fit(part, trivial_stages.fit_patch_batch), halves))
+        for size in per_task:
+            batches = [refs[i : i + size] for i in range(0, n_patches, size)]
+            path = folder / "trivial" / "batches.json"
+            write_json(path, [[dataclasses.asdict(ref) for ref in batch] for batch in batches])
+            runner = task_runner(settings, "patches", len(batches))
+            costs: list[Cost] = []
+            with timed(costs):
+                fits = run_patches.with_options(task_runner=runner)(settings, ref_to(path, "batches"))
+            assert len(fits) == n_patches
+            found[size] = (len(batches), costs[0])
+    return bare[0], found
+
+
+def report(
+    start: float,
+    costs: dict[str, list[Cost]],
+    same: bool,
+    n_patches: int,
+    bare: Cost,
+    batched: dict[int, tuple[int, Cost]],
+) -> str:
+    """The results as Markdown."""
+    best = {kind: Cost(min(c.wall for c in all_), min(c.cpu for c in all_)) for kind, all_ in costs.items()}
+    direct, flow = best["direct"], best["flow"]
+    lines = [
+        "# Orchestration",
+        "",
+        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; "
+        "`python benchmarks/bench_flow.py`.",
+        "",
+        "## A field of 1000 x 1000 pixels, six bands, one worker",
+        "",
+        f"Best of {len(costs['flow'])}; the server was there before (its start took {start:.1f} s). "
+        f"Catalogues byte-identical: {'yes' if same else 'NO'}. Bar: 5 %.",
+        "",
+        "| | wall, s | CPU, s |",
+        "|---|---|---|",
+        f"| `--direct` | {direct.wall:.1f} | {direct.cpu:.1f} |",
+        f"| flow | {flow.wall:.1f} | {flow.cpu:.1f} |",
+        f"| more | {flow.wall - direct.wall:+.1f} ({flow.wall / direct.wall - 1:+.1%}) | "
+        f"{flow.cpu - direct.cpu:+.1f} ({flow.cpu / direct.cpu - 1:+.1%}) |",
+        "",
+        f"## {n_patches} patches that cost nothing, two workers",
+        "",
+        f"The pool alone: {bare.wall:.2f} s wall, {bare.cpu:.2f} s CPU in the process of the run. "
+        "Bar: 60 s wall over it.",
+        "",
+        f"| patches a task | tasks | wall over the pool, s | CPU a task, ms | share of a batch of {BATCH_S:g} s |",
+        "|---|---|---|---|---|",
+    ]
+    for size, (n_tasks, cost) in batched.items():
+        each = max(cost.cpu - bare.cpu, 0) / n_tasks
+        lines.append(
+            f"| {size} | {n_tasks} | {cost.wall - bare.wall:.1f} | {1000 * each:.1f} | {each / BATCH_S:.2%} |"
+        )
+    lines += ["", "Bar of the last column: 3 %. The CPU includes the start and the end of the subflow.", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="One run of the field, fewer patches.")
+    parser.add_argument("--out", type=Path, default=HERE / "RESULTS_flow.md")
+    options = parser.parse_args()
+    n_patches, repeats = (200, 1) if options.quick else (2000, 2)
+    with tempfile.TemporaryDirectory() as name, own_server(Path(name)) as start:
+        bare, batched = pool_costs(Path(name), n_patches, [n_patches // 10, n_patches // 100, 1])
+        costs, same = field_costs(Path(name), repeats)
+        server.drain()
+    text = report(start, costs, same, n_patches, bare, batched)
+    options.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
