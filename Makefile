@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow golden lint bench setup clean
+.PHONY: help demo test test-slow golden lint bench bench-tile setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,6 +36,10 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_fit.py
+
+# A simulated tile at a linear scale: memory, time and disk of the whole run.
+bench-tile: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_tile.py --scale $(or $(SCALE),0.25)
 
 setup: $(VENV)/.installed
 
