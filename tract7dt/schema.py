@@ -236,7 +236,7 @@ _SHAPE = _group(
     ("Re{set}_fit", "float64", "pix", "Half-light radius along the major axis."),
     ("+Re{set}_fit_err", "float64", "pix", "One-sigma error of the half-light radius."),
     ("ELL{set}_fit", "float64", "", "Ellipticity, 1 - b/a."),
-    ("+ELL{set}_fit_err", "float64", "", "One-sigma error of the ellipticity."),
+    ("+ELL{set}_fit_err", "float64", "", "One-sigma error of the ellipticity, at most 1: nothing is known."),
     ("THETA{set}_fit", "float64", "deg", "Angle of the major axis, counter-clockwise from +x, in [-90, 90)."),
     ("+THETA{set}_fit_err", "float64", "deg", "One-sigma error of the angle."),
 )

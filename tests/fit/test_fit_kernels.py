@@ -10,6 +10,7 @@ from scipy.linalg import cholesky as scipy_cholesky
 
 from tract7dt.fit import errors, gram, measure, normal, profiles, radial, residuals, shapes, spectra, stamps
 from tract7dt.fit.draw import Stamps, draw_sources, load_tables
+from tract7dt.fit.weights import relative_variance, weights
 
 TABLES = load_tables("sersic")
 FEW = settings(max_examples=25, deadline=None)
@@ -47,29 +48,31 @@ def full_images(box, n_images, offset, buffer, live, ny, nx):
     return np.array(out)
 
 
+@pytest.mark.parametrize("zero", [np.float32(0), np.float64(0)])
 @FEW
 @given(SEEDS)
-def test_gram_is_the_matrix_of_dot_products(seed):
+def test_gram_is_the_matrix_of_dot_products(zero, seed):
     rng, box, n_images, offset, buffer, first, live, data, sqrt_w = random_layout(seed)
     n_columns = int(n_images.sum()) + 1
     matrix, rhs = np.zeros((n_columns, n_columns)), np.zeros(n_columns)
     everything = np.ones(len(box), bool)
-    gram.gram(buffer, offset, box, n_images, first, live, everything, data, sqrt_w, matrix, rhs)
+    gram.gram(buffer, offset, box, n_images, first, live, everything, data, sqrt_w, zero, matrix, rhs)
     columns = np.concatenate([full_images(box, n_images, offset, buffer, live, *data.shape), sqrt_w[None]])
     flat = columns.reshape(n_columns, -1).astype(float)
     expected, expected_rhs = flat @ flat.T, flat @ data.ravel().astype(float)
     expected[-1, -1], expected_rhs[-1] = 0, 0  # the sky's own entries belong to the caller
-    np.testing.assert_allclose(matrix, expected, atol=2e-4)
-    np.testing.assert_allclose(rhs, expected_rhs, atol=2e-4)
+    tolerance = 2e-4 if zero.dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(matrix, expected, atol=tolerance)
+    np.testing.assert_allclose(rhs, expected_rhs, atol=tolerance)
 
     # only some change: the rest must be as if all had been done again
     changed = rng.uniform(size=len(box)) < 0.5
     for s in np.flatnonzero(changed):
         area = (box[s, 1] - box[s, 0]) * (box[s, 3] - box[s, 2])
         buffer[offset[s] : offset[s] + area * n_images[s]] *= np.float32(1.5)
-    gram.gram(buffer, offset, box, n_images, first, live, changed, data, sqrt_w, matrix, rhs)
+    gram.gram(buffer, offset, box, n_images, first, live, changed, data, sqrt_w, zero, matrix, rhs)
     again, rhs_again = np.zeros_like(matrix), np.zeros_like(rhs)
-    gram.gram(buffer, offset, box, n_images, first, live, everything, data, sqrt_w, again, rhs_again)
+    gram.gram(buffer, offset, box, n_images, first, live, everything, data, sqrt_w, zero, again, rhs_again)
     np.testing.assert_array_equal(matrix, again)
     np.testing.assert_array_equal(rhs, rhs_again)
 
@@ -132,6 +135,27 @@ def test_scaling_images_and_profile_sums(seed):
         (q[good] ** 2 * t**3).sum() / max((q[good] ** 2 * t**2).sum(), 1e-30),
     ]
     np.testing.assert_allclose(sums, expected, rtol=2e-4, atol=1e-4)
+
+
+@FEW
+@given(SEEDS, st.sampled_from(["sky", "total", "lowered"]))
+def test_relative_variance(seed, noise):
+    """Sky and photons of the model; where the weight says more, that; a total noise model's scatter is no more."""
+    rng = np.random.default_rng(seed)
+    data = rng.normal(5, 20, (2, 9, 7)).astype(np.float32)
+    model = rng.normal(5, 10, data.shape)
+    sky, sky_sigma, gain = np.array([0.5, -1.0]), np.array([1.5, 4.0]), np.array([3.0, 0.7])
+    bad = (rng.uniform(size=data.shape) < 0.2).astype(np.uint8)
+    weight = weights(data, bad, sky_sigma, gain, "total" if noise == "total" else "sky")
+    true = (sky_sigma**2)[:, None, None] + np.maximum(model, 0) / gain[:, None, None]
+    if noise == "lowered":
+        weight *= np.where(rng.uniform(size=data.shape) < 0.5, np.float32(0.3), np.float32(1))
+        true = np.maximum(true, 1 / np.maximum(weight, 1e-30), where=weight > 0, out=true)
+    q = np.sqrt(weight)
+    residual = ((data - model - sky[:, None, None]) * q).astype(np.float32)
+    out = np.empty_like(data)
+    relative_variance(data * q, q, residual, sky, sky_sigma, gain, out)
+    np.testing.assert_allclose(out, np.where(weight > 0, true * weight, 1), rtol=2e-4)
 
 
 @FEW

@@ -165,6 +165,19 @@ def test_iterations_are_limited_and_outcomes_belong_to_sources():
     assert np.all(enough.last_dlnp >= -1e-2)
 
 
+def test_a_patch_is_converged_when_all_its_sources_are():
+    """Even if the iterations ran out before the sum over all of them fell below the tolerance of one."""
+    problem, _ = scenes.random_problem(40, 1, 160, 3, snr=30.0, shares=(0.3, 0.4, 0.3, 0.0))
+    ran_out = []
+    for limit in range(3, 9):
+        fit = fit_patch(problem, PatchRun(enable_staged_fit=False, n_opt_iters=limit))
+        assert (fit.status == "converged") == fit.converged.all()
+        assert fit.stages[-1]["converged"] == fit.converged.all()
+        ran_out.append(fit.stages[-1]["niter"] == limit)
+    assert fit.status == "converged"
+    assert sum(ran_out) >= 4
+
+
 def test_an_unsettled_neighbour_does_not_mark_a_settled_source():
     rows = [(STAR, 22.0, 48.0, 1, 0, 0, 1, 900.0), (EXP, 48.0, 50.0, 4.0, 0.5, 20, 1, 6000.0)]
     rng = np.random.default_rng(5)

@@ -77,6 +77,10 @@ def twin(case, bands):
     light = np.einsum("sbyx,bs->byx", profiles, fit.flux)
     residual = problem.data - light - fit.sky[:, None, None]
     variance = bands.sky_sigma[:, None, None] ** 2 + np.maximum(light, 0) / bands.gain[:, None, None]
+    # where weights say that the noise is larger, it is
+    variance = np.maximum(
+        variance, 1 / np.maximum(problem.weight, 1e-30), where=problem.weight > 0, out=variance
+    )
     return profiles, light, residual, variance
 
 

@@ -67,6 +67,13 @@ def test_a_round_source_has_no_angle():
     assert shapes.shape_errors(0.0, 0.0, np.eye(2) * 0.01)[1] == 90
 
 
+@pytest.mark.parametrize("ell", [0.0, 0.4, 0.9])
+def test_errors_are_no_wider_than_the_range(ell):
+    soft = np.array(shapes.soft_from_shape(np.ones(1), np.array([ell]), np.array([20.0])))[1:, 0]
+    assert shapes.shape_errors(*soft, np.eye(2) * 1e8) == (1.0, 90.0)
+    assert shapes.shape_errors(*soft, np.eye(2) * 1e-4)[0] < 0.021
+
+
 def test_weights():
     data = np.array([[[1.0, np.nan], [-3.0, 8.0]]], np.float32)
     bad = np.array([[[0, 0], [0, 4]]], np.uint8)

@@ -3,10 +3,9 @@
 The fit weighs pixels by w, which need not be the inverse of their true variance: with sky weights a bright star's
 own noise is not in them. To first order the estimate moves with the noise as ``H^-1 J^T W eps``, so its
 covariance is ``H^-1 (J^T W V W J) H^-1``, V the true variance ``sky_sigma**2 + model / gain`` (model without
-sky). The middle is
-the normal matrix of the images times ``sqrt(w V)``: exact, blends included. It is built over all parameters
-of a band and reduced as the Hessian is (:mod:`tract7dt.fit.normal`). A prior counts as a measurement of its
-own.
+sky). The middle is the normal matrix of the images times ``sqrt(w V)``: exact, blends included. It is built over
+all parameters of a band and reduced as the Hessian is (:mod:`tract7dt.fit.normal`), as H and what it has more
+than H: the result is ``H^-1 + H^-1 E H^-1``. A prior counts as a measurement of its own.
 """
 
 from __future__ import annotations
@@ -16,16 +15,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 
 from tract7dt.fit._jit import kernel
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.gram import gram
+from tract7dt.fit.linear import overlaps
 
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
+
+# Sources whose whitened models have a cosine above this with another's count as crowded (stars: 0.7 FWHM apart).
+_CROWDED = 0.5
+# Relative ridge on A: what is left of a source that its neighbours describe as well but for this share of its
+# squares is noise of its float32 image.
+_RIDGE = 1e-11
 
 
 @dataclass(frozen=True)
@@ -62,25 +68,6 @@ def scale_images(buffer: Any, offset: Any, box: Any, n_images: Any, live: Any, f
                     p[x] *= q[x]
 
 
-def relative_variance(evaluator: Evaluator, point: Point, sky_sigma: F8, gain: F8) -> F4:
-    """True variance of the pixels times their weight, float32 (nband, ny, nx); 1 where a pixel is not used.
-
-    Parameters
-    ----------
-    evaluator, point
-        The maximum.
-    sky_sigma, gain : ndarray, float64 (nband,)
-    """
-    scene = evaluator.scene
-    out = np.ones_like(scene.data)
-    for b in range(scene.n_bands):
-        q = scene.sqrt_w[b]
-        model = scene.data[b] - point.residuals[b] - np.float32(point.sky[b]) * q  # whitened, without sky
-        signal = np.maximum(model, 0) * q / np.float32(gain[b])
-        out[b] = np.where(q > 0, q * q * np.float32(sky_sigma[b] ** 2) + signal, 1)
-    return out
-
-
 def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool) -> Covariances:
     """Covariances at the current point. The images in the evaluator's buffer are spent: call this last.
 
@@ -91,7 +78,7 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     point : Point
         Its current point.
     variance : ndarray, float32 (nband, ny, nx)
-        From :func:`relative_variance`.
+        From :meth:`tract7dt.fit.scene.Scene.relative_variance`.
     at_bound : ndarray, bool (S, 6)
         Parameters that stand at a bound; they count as known.
     """
@@ -99,11 +86,6 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     assert layout is not None
     owner, column = layout.owner, layout.column
     n_theta = len(owner)
-    _, hessian = evaluator.derivatives(point, np.zeros(n, bool))
-    free = np.flatnonzero(~at_bound[owner, column] & (np.diagonal(hessian) > 1e-12))
-    inverse = np.zeros((n_theta, n_theta))
-    inverse[np.ix_(free, free)] = _inverse(hessian[np.ix_(free, free)])
-    middle = np.zeros((n_theta, n_theta))
     reduced: dict[int, _Band] = {}
 
     def reduce(start: int, stop: int) -> None:
@@ -112,12 +94,17 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
 
     evaluator.team.share(reduce, scene.n_bands)
     bands = [reduced[b] for b in range(scene.n_bands)]
+    rows, columns = layout.pairs
+    prior = evaluator.parameters.prior_precision[owner[rows], column[rows], column[columns]]
+    hessian, excess = np.zeros((n_theta, n_theta)), np.zeros((n_theta, n_theta))
+    hessian[rows, columns] = prior
     for band in bands:
-        middle += band.middle
-    prior = evaluator.parameters.prior_precision
-    same = owner[:, None] == owner
-    middle += np.where(same, prior[owner[:, None], column[:, None], column[None, :]], 0.0)
-    shared = inverse @ middle @ inverse
+        hessian += band.hessian
+        excess += band.excess
+    free = np.flatnonzero(~at_bound[owner, column] & (np.diagonal(hessian) > 1e-12))
+    inverse = np.zeros((n_theta, n_theta))
+    inverse[np.ix_(free, free)] = _inverse(hessian[np.ix_(free, free)])
+    shared = inverse + inverse @ excess @ inverse
     flux_err, sky_err = np.full((scene.n_bands, n), np.nan), np.full(scene.n_bands, np.nan)
     for b, band in enumerate(bands):
         sigma = np.sqrt(np.maximum(band.flux_variance(inverse, shared), 0))
@@ -126,70 +113,116 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     block = np.full((n, 6, 6), np.nan)
     known = np.zeros(n_theta, bool)
     known[free] = True
-    for i, j in zip(*np.nonzero(same & known[:, None] & known)):
-        block[owner[i], column[i], column[j]] = shared[i, j]
+    both = known[rows] & known[columns]
+    rows, columns = rows[both], columns[both]
+    block[owner[rows], column[rows], column[columns]] = shared[rows, columns]
     return Covariances(block, flux_err, sky_err)
 
 
 class _Band:
-    """Normal matrices of one band with the weights of the fit (A, C) and with the true variance."""
+    """Normal matrices of one band with the weights of the fit (A, C), and their excess with the true variance.
+
+    Where models overlap as in a crowd, all are summed again in float64: what tells the sources apart is a tiny
+    difference of large numbers there. For the same reason the noise beyond that of the weights is kept by itself:
+    without it the sandwich is the inverse of the Hessian, to the last digit.
+    """
 
     def __init__(self, evaluator: Evaluator, point: Point, variance: F4, b: int) -> None:
-        layout, scene, n = evaluator.layout, evaluator.scene, evaluator.n
+        layout, scene = evaluator.layout, evaluator.scene
         assert layout is not None
-        flux_columns, theta_columns, owner = layout.flux_columns, layout.theta_columns, layout.owner
-        offset, box, live = point.stamps.offset, point.stamps.box, evaluator.live[b]
-        factor = np.sqrt(variance)
-        buffer = evaluator.buffer(b)
-        scale_images(buffer, offset, box, layout.n_images, live, factor)
-        noisy = np.zeros_like(point.matrix[b])
-        sqrt_w = scene.sqrt_w[b] * factor
-        everything = np.ones(n, bool)
-        unused = np.zeros(noisy.shape[0])
+        flux_columns, theta_columns = layout.flux_columns, layout.theta_columns
+        matrix = point.matrix[b]
+        crowded = overlaps(matrix, point.scale[b], flux_columns).max(axis=0, initial=0.0) > _CROWDED
+        if crowded.any():
+            matrix = matrix.copy()
+            self._sum(evaluator, point, b, crowded, scene.sqrt_w[b], np.float64(0), matrix)
+        excess = self._excess(evaluator, point, variance, b, crowded, matrix)
+
+        f = point.flux[b][layout.owner]
+        prior = np.append(evaluator.parameters.flux_prior_precision[b], 0.0)
+        a = matrix[np.ix_(flux_columns, flux_columns)] + np.diag(prior)
+        diagonal = np.diagonal(a)
+        self.scale = np.where(point.scale[b] > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0.0)
+        self.factor = _factor(a * self.scale * self.scale[:, None], point.factor[b])
+        c = self.scale[:, None] * matrix[np.ix_(flux_columns, theta_columns)] * f
+        y = dtrtrs(self.factor, c, lower=1)[0] if c.size else c
+        self.x = self.scale[:, None] * dtrtrs(self.factor, y, lower=1, trans=1)[0] if c.size else c
+        self.hessian = matrix[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - y.T @ y
+        used = (self.scale > 0)[:, None]
+        self.a_excess = np.where(used & used.T, excess[np.ix_(flux_columns, flux_columns)], 0.0)
+        c_excess = np.where(used, excess[np.ix_(flux_columns, theta_columns)] * f, 0.0)
+        a_x = self.a_excess @ self.x
+        cross = self.x.T @ (c_excess - 0.5 * a_x)
+        self.excess = excess[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - cross - cross.T
+        self.leak = c_excess - a_x
+
+    def _excess(
+        self, evaluator: Evaluator, point: Point, variance: F4, b: int, crowded: Bool, matrix: F8
+    ) -> F8:
+        """Normal matrix with the true variance less that with the fit's. The images in the buffer are spent."""
+        layout, q = evaluator.layout, evaluator.scene.sqrt_w[b]
+        assert layout is not None
+        least = np.float32(min(1.0, float(np.min(variance, where=q > 0, initial=1.0))))
+        factor = np.sqrt(np.where(q > 0, variance - least, 0))
+        box, live = point.stamps.box, evaluator.live[b]
+        scale_images(evaluator.buffer(b), point.stamps.offset, box, layout.n_images, live, factor)
+        excess, everything = np.zeros_like(matrix), np.ones(evaluator.n, bool)
+        self._sum(evaluator, point, b, everything, q * factor, np.float32(0), excess)
+        if crowded.any():
+            self._sum(evaluator, point, b, crowded, q * factor, np.float64(0), excess)
+        excess[-1, -1] = np.sum((q * factor).astype(float) ** 2)
+        if least < 1:
+            excess -= (1 - float(least)) * matrix
+        return excess
+
+    @staticmethod
+    def _sum(
+        evaluator: Evaluator,
+        point: Point,
+        b: int,
+        which: Bool,
+        sqrt_w: F4,
+        zero: np.floating[Any],
+        matrix: F8,
+    ) -> None:
+        """Replace the entries of some sources in a normal matrix by those of the images in the buffer."""
+        layout = evaluator.layout
+        assert layout is not None
         gram(
-            buffer,
-            offset,
-            box,
+            evaluator.buffer(b),
+            point.stamps.offset,
+            point.stamps.box,
             layout.n_images,
             layout.first,
-            live,
-            everything,
+            evaluator.live[b],
+            which,
             sqrt_w,
             sqrt_w,
-            noisy,
-            unused,
+            zero,
+            matrix,
+            np.zeros(len(matrix)),
         )
-        noisy[-1, -1] = np.sum(sqrt_w.astype(float) ** 2)
-        f = point.flux[b][owner]
-        self.scale = point.scale[b]
-        self.factor = point.factor[b]
-        self.c = point.matrix[b][np.ix_(flux_columns, theta_columns)] * f
-        self.x = self.solve(self.c)
-        used = (self.scale > 0)[:, None]
-        prior = np.append(evaluator.parameters.flux_prior_precision[b], 0.0)
-        self.a_noisy = np.where(
-            used & used.T, noisy[np.ix_(flux_columns, flux_columns)] + np.diag(prior), 0.0
-        )
-        c_noisy = np.where(used, noisy[np.ix_(flux_columns, theta_columns)] * f, 0.0)
-        a_x = self.a_noisy @ self.x
-        cross = self.x.T @ (c_noisy - 0.5 * a_x)
-        self.middle = noisy[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - cross - cross.T
-        self.leak = c_noisy - a_x
 
     def solve(self, right: F8) -> F8:
         """``A^-1 right``, 0 in the rows of sources without pixels."""
-        if right.shape[1] == 0:
-            return np.zeros_like(right)
         solved: F8 = dpotrs(self.factor, self.scale[:, None] * right, lower=1)[0]
         return self.scale[:, None] * solved
 
     def flux_variance(self, inverse: F8, shared: F8) -> F8:
         """Diagonal of the covariance of fluxes and sky, float64 (S + 1,)."""
         a_inverse = self.solve(np.eye(len(self.scale)))
-        own = np.einsum("ij,ij->i", a_inverse @ self.a_noisy, a_inverse)
+        own = np.diagonal(a_inverse) + np.einsum("ij,ij->i", a_inverse @ self.a_excess, a_inverse)
         through = np.einsum("ij,ij->i", self.x @ shared, self.x)
         mixed = np.einsum("ij,ij->i", a_inverse @ self.leak, self.x @ inverse)
         return own + through - 2 * mixed
+
+
+def _factor(a: F8, rough: F8) -> F8:
+    """Lower Cholesky factor of a scaled normal matrix with a ridge of ``_RIDGE``; ``rough`` if there is none."""
+    diagonal = np.arange(len(a))
+    a[diagonal, diagonal] = 1 + _RIDGE
+    factor, info = dpotrf(a, lower=1)
+    return factor if info == 0 else rough
 
 
 def _inverse(hessian: F8) -> F8:

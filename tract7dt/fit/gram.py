@@ -1,8 +1,9 @@
 """Normal matrix of one band: dot products of whitened images over the overlaps of their boxes.
 
 A box is ``(x0, x1, y0, y1)``, half-open, in the patch. The images of source s (its model and the derivatives)
-lie one after the other in a flat buffer from ``offset[s]``, each of the box's size. Rows of an image are summed in
-float32, which is as exact as the images are; sums over images are float64.
+lie one after the other in a flat buffer from ``offset[s]``, each of the box's size. Where ``zero`` is a float32,
+products are summed in float32, which is as exact as the images are and does for the steps of a fit. Errors of
+crowds need more: sums in float64, at two or three times the price, with a float64 ``zero``.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def _block(
     j: int,
     h: int,
     w: int,
+    zero: Any,
     out: Any,
 ) -> None:
     """Dot products of images i..i+2 of one source with j..j+2 of another over an h x w overlap, into out (3, 3).
@@ -65,8 +67,7 @@ def _block(
     """
     i1, i2 = min(i + 1, n1 - 1), min(i + 2, n1 - 1)
     j1, j2 = min(j + 1, n2 - 1), min(j + 2, n2 - 1)
-    z = np.float32(0)
-    a00, a01, a02, a10, a11, a12, a20, a21, a22 = z, z, z, z, z, z, z, z, z
+    a00, a01, a02, a10, a11, a12, a20, a21, a22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     if row1 == w and row2 == w:
         w, h = w * h, 1
     for y in range(h):
@@ -78,7 +79,8 @@ def _block(
         q1 = buffer[s2 + j1 * image2 : s2 + j1 * image2 + w]
         q2 = buffer[s2 + j2 * image2 : s2 + j2 * image2 + w]
         for x in range(w):
-            u0, u1, u2, v0, v1, v2 = p0[x], p1[x], p2[x], q0[x], q1[x], q2[x]
+            u0, u1, u2 = zero + p0[x], zero + p1[x], zero + p2[x]  # of the type of ``zero``
+            v0, v1, v2 = zero + q0[x], zero + q1[x], zero + q2[x]
             a00 += u0 * v0
             a01 += u0 * v1
             a02 += u0 * v2
@@ -104,6 +106,7 @@ def gram(
     changed: Any,
     data: Any,
     sqrt_w: Any,
+    zero: Any,
     matrix: Any,
     rhs: Any,
 ) -> None:
@@ -119,6 +122,8 @@ def gram(
         Sources with any pixel in this band; sources whose images changed since the matrix was filled.
     data, sqrt_w : ndarray, float32 (ny, nx)
         Whitened data; sqrt(weight), which is the whitened image of a unit sky.
+    zero : float32 or float64
+        0 of the type in which to sum.
     matrix : ndarray, float64 (N, N)
         Entries of changed sources are replaced, both triangles; the sky's own entry is left alone.
     rhs : ndarray, float64 (N,)
@@ -126,7 +131,7 @@ def gram(
     """
     n_sources = offset.shape[0]
     last = rhs.shape[0] - 1
-    out = np.empty((3, 3), np.float32)
+    out = np.empty((3, 3))
     for s in range(n_sources):
         if changed[s]:
             for c in range(column[s], column[s] + n_images[s]):
@@ -147,10 +152,11 @@ def gram(
                 start = offset[s] + (i * h + y) * w
                 p = buffer[start : start + w]
                 d, q = data[y0 + y, x0:x1], sqrt_w[y0 + y, x0:x1]
-                a, b = np.float32(0), np.float32(0)
+                a, b = zero, zero
                 for x in range(w):
-                    a += p[x] * d[x]
-                    b += p[x] * q[x]
+                    u = zero + p[x]
+                    a += u * d[x]
+                    b += u * q[x]
                 with_data += float(a)
                 with_sky += float(b)
             rhs[column[s] + i] = with_data
@@ -170,8 +176,9 @@ def gram(
             for i in range(0, n1, 3):
                 for j in range(i if s == t else 0, n2, 3):
                     _block(
-                        buffer, start1, h * w, w, n1, i, start2, ht * wt, wt, n2, j, oy1 - oy0, ox1 - ox0, out
-                    )
+                        buffer, start1, h * w, w, n1, i, start2, ht * wt, wt, n2, j, oy1 - oy0, ox1 - ox0,
+                        zero, out,
+                    )  # fmt: skip
                     for a_ in range(min(3, n1 - i)):
                         for b_ in range(min(3, n2 - j)):
                             matrix[column[s] + i + a_, column[t] + j + b_] = out[a_, b_]

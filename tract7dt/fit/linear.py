@@ -48,6 +48,24 @@ def mirror(matrix: Any) -> None:
             matrix[j, i] = matrix[i, j]
 
 
+def overlaps(matrix: F8, scale: F8, flux_columns: NDArray[np.int64]) -> F8:
+    """Cosines between the whitened models of one band, float64 (S, S); 0 on the diagonal.
+
+    Parameters
+    ----------
+    matrix : ndarray, float64 (N, N)
+        Normal matrix of all images.
+    scale : ndarray, float64 (S + 1,)
+        ``diag(A)**-1/2`` of the models and the sky.
+    flux_columns : ndarray, int64 (S + 1,)
+        Where models and sky are in the matrix.
+    """
+    use = flux_columns[:-1]
+    cosine: F8 = np.abs(matrix[use[:, None], use] * scale[:-1] * scale[:-1, None])
+    np.fill_diagonal(cosine, 0.0)
+    return cosine
+
+
 def _factor(hessian: F8, free: Bool, damping: F8) -> tuple[F8, F8, bool]:
     """Cholesky factor of the scaled system, the scale, and whether the system is positive definite."""
     n = len(hessian)

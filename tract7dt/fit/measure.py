@@ -131,7 +131,7 @@ def measure(evaluator: Evaluator, point: Point, variance: F4) -> tuple[F8, F8, F
     evaluator, point
         The maximum.
     variance : ndarray, float32 (nband, ny, nx)
-        True variance of the pixels times their weight (:func:`tract7dt.fit.errors.relative_variance`).
+        True variance of the pixels times their weight (:meth:`tract7dt.fit.scene.Scene.relative_variance`).
 
     Returns
     -------

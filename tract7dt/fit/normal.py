@@ -131,7 +131,10 @@ def solve_bands(
         else:
             bring_up(matrix_before[b], stale, changed, n_images, first, matrix[b])
             rhs[b] = rhs_before[b]
-        gram(buffer[b], offset, box, n_images, first, live[b], changed, data[b], sqrt_w[b], matrix[b], rhs[b])
+        gram(
+            buffer[b], offset, box, n_images, first, live[b], changed, data[b], sqrt_w[b], np.float32(0),
+            matrix[b], rhs[b],
+        )  # fmt: skip
         matrix[b, last, last] = weight_sum[b]
         rhs[b, last] = data_sum[b]
         a, sc = factor[b], scale[b]

@@ -60,6 +60,9 @@ class EngineOptions:
         A source's stamp reaches to where its model drops below this many sigma of a pixel, in every band.
     stamp_coarseness : float
         Until the maximum is near, stamps end where the model drops below this many times ``stamp_threshold``.
+    crowd_threshold : float
+        Where models are much the same, final stamps reach to where they drop below this many times
+        ``stamp_threshold``: what tells them apart is small against the models.
     stamp_radius_max : int
         Largest radius of a stamp, pix, unless the start values need more (then half as much again). What swells
         in the fit is cut there: it is no source any more, and would cost more than all others together.
@@ -104,6 +107,7 @@ class EngineOptions:
     profiles: Literal["sersic", "mixture"] = "sersic"
     stamp_threshold: float = 0.01
     stamp_coarseness: float = 2.0
+    crowd_threshold: float = 0.1
     stamp_radius_max: int = 127
     stamp_radius_weak: int = 63
     freeze: float = 1e-4

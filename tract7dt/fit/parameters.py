@@ -203,6 +203,8 @@ class Layout:
         Columns of the models, and of the sky (the last).
     theta_columns : ndarray, int64 (nT,)
         Columns of the derivatives.
+    pairs : tuple of two ndarray, int64
+        All pairs of free parameters that belong to one source, itself and both orders included.
     """
 
     pos: bool
@@ -213,6 +215,7 @@ class Layout:
     first: I8
     flux_columns: I8
     theta_columns: I8
+    pairs: tuple[I8, I8]
 
 
 def build_layout(parameters: Parameters, pos: bool, shape: bool) -> Layout:
@@ -226,6 +229,7 @@ def build_layout(parameters: Parameters, pos: bool, shape: bool) -> Layout:
         first = np.zeros(0, np.int64)
     owner, column = (index.astype(np.int64) for index in np.nonzero(free))
     rank = (np.cumsum(free, axis=1) - 1)[owner, column] if len(owner) else np.zeros(0, np.int64)
+    rows, columns = np.nonzero(owner[:, None] == owner)
     return Layout(
         pos=pos,
         shape=shape,
@@ -235,4 +239,5 @@ def build_layout(parameters: Parameters, pos: bool, shape: bool) -> Layout:
         first=first,
         flux_columns=np.append(first, n_images.sum()).astype(np.int64),
         theta_columns=(first[owner] + 1 + rank).astype(np.int64),
+        pairs=(rows.astype(np.int64), columns.astype(np.int64)),
     )

@@ -7,6 +7,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tract7dt.errors import PatchError
+from tract7dt.fit.weights import relative_variance
 from tract7dt.types import PatchProblem
 
 F4 = NDArray[np.float32]
@@ -92,6 +93,26 @@ class Scene:
         self._psfs = (psf, psf if psf_extended is None else psf_extended)
         self._same_psf = psf_extended is None
         self._transforms: dict[tuple[int, bool], F4] = {}
+
+    def relative_variance(self, residuals: F4, sky: F8, problem: PatchProblem) -> F4:
+        """True variance of the pixels at a maximum times their weight (:func:`weights.relative_variance`).
+
+        Parameters
+        ----------
+        residuals : ndarray, float32 (nband, ny, nx)
+            Whitened.
+        sky : ndarray, float64 (nband,)
+        problem : PatchProblem
+            Of which this is the scene.
+
+        Returns
+        -------
+        ndarray, float32 (nband, ny, nx)
+        """
+        out = np.empty_like(self.data)
+        sky_sigma, gain = np.asarray(problem.sky_sigma, float), np.asarray(problem.gain, float)
+        relative_variance(self.data, self.sqrt_w, residuals, sky, sky_sigma, gain, out)
+        return out
 
     def psf_radius(self, extended: bool) -> int:
         """Half the side of the largest stamp."""

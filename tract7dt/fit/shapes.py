@@ -84,7 +84,10 @@ def soft_covariance(ell: float, theta: float, ell_err: float, theta_err: float) 
 
 
 def shape_errors(ee1: float, ee2: float, covariance: F8) -> tuple[float, float]:
-    """Errors of ELL and THETA (degrees, at most 90) from the covariance (2, 2) of (ee1, ee2)."""
+    """Errors of ELL (at most 1) and THETA (degrees, at most 90) from the covariance (2, 2) of (ee1, ee2).
+
+    An error as wide as the range of its quantity says that nothing is known; a wider one would say no more.
+    """
     ee = math.hypot(ee1, ee2)
     if ee > _ROUND:
         along = np.array([ee1, ee2]) / ee
@@ -92,7 +95,8 @@ def shape_errors(ee1: float, ee2: float, covariance: F8) -> tuple[float, float]:
         along = np.array([1.0, 0.0])
     across = np.array([-along[1], along[0]])
     shrink = math.exp(-ee)
-    ell_err = 2 * shrink / (2 - shrink) ** 2 * math.sqrt(max(float(along @ covariance @ along), 0.0))
+    slope = 2 * shrink / (2 - shrink) ** 2
+    ell_err = min(slope * math.sqrt(max(float(along @ covariance @ along), 0.0)), 1.0)
     angle = math.sqrt(max(float(across @ covariance @ across), 0.0))
     theta_err = 90.0 if angle >= math.pi * ee else math.degrees(0.5 * angle / ee)
     return ell_err, theta_err

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tract7dt.fit.errors import covariances, relative_variance
+from tract7dt.fit.errors import covariances
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.measure import light_on_good_pixels, measure
 from tract7dt.fit.optimise import TRUST, Maximum, Optimiser
@@ -242,7 +242,7 @@ def _fill(
     seen: Bool = np.asarray(evaluator.live.any(axis=0), bool)
     free = parameters.has() & (seen & ~parameters.held)[:, None]
     below, above = at_bounds(point.theta, parameters, free, options)
-    variance = relative_variance(evaluator, point, np.asarray(problem.sky_sigma), np.asarray(problem.gain))
+    variance = evaluator.scene.relative_variance(point.residuals, point.sky, problem)
     chi2, masked, shared = measure(evaluator, point, variance)
     errors = covariances(evaluator, point, variance, below | above)
     out.theta[place] = np.where(parameters.has() & seen[:, None], point.theta, np.nan)

@@ -19,7 +19,7 @@ from tract7dt.fit.tractor import api as the_tractor
 from tract7dt.fit.tractor.climb import Summit, climb
 from tract7dt.fit.tractor.drawing import Artist
 from tract7dt.fit.tractor.posterior import Point, Posterior, gram
-from tract7dt.fit.tractor.quality import covariances, measure, relative_variance
+from tract7dt.fit.tractor.quality import covariances, measure
 from tract7dt.types import F4, F8, I8, Bool, ModelSources, PatchFit, PatchProblem
 
 __all__ = ["check_available", "fit_patch", "render_model"]
@@ -209,7 +209,7 @@ def _fill(
     seen: Bool = np.asarray(live.any(axis=0), bool)
     free = parameters.has() & (seen & ~parameters.held)[:, None]
     below, above = at_bounds(point.theta, parameters, free, options)
-    variance = relative_variance(posterior, point, np.asarray(problem.sky_sigma), np.asarray(problem.gain))
+    variance = posterior.scene.relative_variance(point.residuals, point.sky, problem)
     shared, flux_err, sky_err = covariances(posterior, point, layout, variance, below | above)
     out.chi2[:, place], out.frac_masked[:, place], out.frac_flux[:, place] = measure(
         posterior, point, layout, variance

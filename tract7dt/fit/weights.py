@@ -1,13 +1,17 @@
-"""Weights of the likelihood: 1 / sigma**2 of every pixel, 0 where it is not used."""
+"""Weights of the likelihood: 1 / sigma**2 of every pixel, 0 where it is not used; and what the noise truly is."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.errors import ConfigError, PatchError
+from tract7dt.fit._jit import kernel
+
+# Relative accuracy to which a weight is recognised as that of a noise model.
+_SAME = 1e-4
 
 
 def weights(
@@ -63,3 +67,40 @@ def weights(
         signal = np.where(good, np.maximum(data, 0), 0)
         variance += signal / gain.astype(np.float32)[:, None, None]
     return np.where(good, 1 / variance, 0).astype(np.float32)
+
+
+@kernel
+def relative_variance(
+    data: Any, sqrt_w: Any, residual: Any, sky: Any, sky_sigma: Any, gain: Any, out: Any
+) -> None:
+    """True variance of the pixels at the maximum times their weight; 1 where a pixel is not used.
+
+    The variance is ``sky_sigma**2 + max(model, 0) / gain``, the photon noise that of the model without sky, or
+    ``1 / weight`` if that is more: somebody who knew more lowered the weight. The weights of ``noise_model:
+    total`` scatter around the former with the noise of the data, and are not taken for that.
+
+    Parameters
+    ----------
+    data, sqrt_w, residual : ndarray, float32 (nband, ny, nx)
+        Whitened data, sqrt(weight), whitened residual.
+    sky, sky_sigma, gain : ndarray, float64 (nband,)
+        Fitted sky, its noise, electrons per scaled count.
+    out : ndarray, float32 (nband, ny, nx)
+        Filled.
+    """
+    n_bands, ny, nx = data.shape
+    for b in range(n_bands):
+        noise = np.float32(sky_sigma[b] ** 2)
+        level, photon = np.float32(sky[b]), np.float32(1 / gain[b])
+        zero, one, same = np.float32(0), np.float32(1), np.float32(_SAME)
+        for y in range(ny):
+            for x in range(nx):
+                q, d = sqrt_w[b, y, x], data[b, y, x]
+                signal = max(d - residual[b, y, x] - level * q, zero)
+                true = q * q * noise + q * signal * photon
+                total = q * q * noise + q * max(d, zero) * photon
+                if q == 0:
+                    true = one
+                elif abs(total - one) > same:
+                    true = max(true, one)
+                out[b, y, x] = true

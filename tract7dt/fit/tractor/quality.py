@@ -13,17 +13,6 @@ from tract7dt.fit.tractor.posterior import Band, Point, Posterior, solve
 from tract7dt.types import F4, F8, Bool
 
 
-def relative_variance(posterior: Posterior, point: Point, sky_sigma: F8, gain: F8) -> F4:
-    """True variance of the pixels times their weight, float32 (nband, ny, nx); 1 where a pixel is not used."""
-    scene = posterior.scene
-    out = np.ones_like(scene.data)
-    for b, q in enumerate(scene.sqrt_w):
-        signal = scene.data[b] - point.residuals[b] - np.float32(point.sky[b]) * q  # whitened, without sky
-        noise = q * q * np.float32(sky_sigma[b] ** 2) + np.maximum(signal, 0) * q / np.float32(gain[b])
-        out[b] = np.where(q > 0, noise, 1)
-    return out
-
-
 def covariances(
     posterior: Posterior, point: Point, layout: Layout, variance: F4, at_bound: Bool
 ) -> tuple[F8, F8, F8]:
@@ -34,7 +23,7 @@ def covariances(
     posterior, point, layout
         With derivatives of all free parameters at the point.
     variance : ndarray, float32 (nband, ny, nx)
-        From :func:`relative_variance`.
+        From :meth:`tract7dt.fit.scene.Scene.relative_variance`.
     at_bound : ndarray, bool (S, 6)
         Parameters that count as known.
 
