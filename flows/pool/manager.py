@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import contextvars
-import inspect
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.pool.process import Overdue, WorkerProcess
-from flows.pool.wire import decode, error_of
+from flows.pool.batch import fit_batch
+from flows.pool.process import DEATHS, Overdue, WorkerProcess, times, value_of
+from flows.pool.wire import name_of
 from tract7dt.errors import StageError, WorkerLostError
-from tract7dt.progress import ProgressWriter
-from tract7dt.store import WorkDir, ref_to, remove_temporaries
-from tract7dt.types import Ref
+from tract7dt.store import remove_temporaries
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
+    from tract7dt.types import Ref
 
 __all__ = ["WorkerPool", "current", "pool_for"]
 
@@ -31,8 +28,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How often work may take its worker with it before it is given up.
-_DEATHS = 2
 #: Pause before work that took its worker with it is tried again, s; drawn out at random by up to as much again.
 _PAUSE_S = 0.5
 
@@ -59,15 +54,6 @@ def pool_for(settings: Settings) -> Iterator[WorkerPool | None]:
             yield pool
         finally:
             _CURRENT.reset(token)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    """Why a batch came to its end before its last patch."""
-
-    patch: Ref | None
-    how: str
-    overdue: bool
 
 
 class WorkerPool:
@@ -97,6 +83,11 @@ class WorkerPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def settings(self) -> Settings:
+        """Of the run."""
+        return self._settings
 
     @property
     def pids(self) -> list[int]:
@@ -143,16 +134,10 @@ class WorkerPool:
             raise StageError("not finished, since the run has given up")
 
     @contextlib.contextmanager
-    def _worker(self) -> Iterator[WorkerProcess]:
+    def worker(self) -> Iterator[WorkerProcess]:
         """A worker that is ready for work; one that is not whole after the block is done away with."""
-        with self._lock:
-            worker = self._free.pop() if self._free else None
-        if worker is not None and not worker.alive:
-            self._discard(worker)
-            worker = None
-        worker = worker or self._new_worker()
+        worker = self._ready_worker()
         try:
-            self._wait_until_ready(worker)
             yield worker
         except (WorkerLostError, Overdue):
             self._discard(worker)
@@ -163,15 +148,41 @@ class WorkerPool:
             raise
         self._put_back(worker)
 
-    def _wait_until_ready(self, worker: WorkerProcess) -> None:
-        try:
-            worker.wait_until_ready()
-        except WorkerLostError as error:
-            self._check_open()
-            # Not "from error": a lost worker may pass by itself, this does not.
-            raise StageError(f"a worker cannot start: {error}{self._memory_hint()}") from None
-        except StageError as error:
-            raise StageError(f"{error}{self._memory_hint()}") from error
+    def _ready_worker(self) -> WorkerProcess:
+        """A free worker, or a new one; in the place of one that is killed while it starts another is started.
+
+        Raises
+        ------
+        StageError
+            If workers cannot start.
+        """
+        deaths = 0
+        while True:
+            with self._lock:
+                worker = self._free.pop() if self._free else None
+            if worker is not None and not worker.alive:
+                self._discard(worker)  # killed while it had nothing to do
+                continue
+            worker = worker or self._new_worker()
+            try:
+                worker.wait_until_ready()
+            except WorkerLostError as error:
+                self._discard(worker)
+                self._check_open()
+                deaths += 1
+                if deaths == DEATHS:
+                    # Not "from error": a lost worker may pass by itself, this does not.
+                    raise StageError(f"a worker cannot start: {error}{self._memory_hint()}") from None
+                log.warning("a worker was killed while it started (%s); another is started", error)
+                self.pause()
+            except StageError as error:
+                self._discard(worker)
+                raise StageError(f"{error}{self._memory_hint()}") from error
+            except BaseException:
+                self._discard(worker)
+                raise
+            else:
+                return worker
 
     def _memory_hint(self) -> str:
         limit = self._settings.runtime.worker_memory_mb
@@ -226,16 +237,16 @@ class WorkerPool:
         Exception
             What the stage raised.
         """
-        request = {"do": "call", "stage": _name(stage), "arguments": arguments}
-        for death in range(1, _DEATHS + 1):
+        request = {"do": "call", "stage": name_of(stage), "arguments": arguments}
+        for death in range(1, DEATHS + 1):
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             try:
                 value: T = self._ask(request, deadline)
             except WorkerLostError as error:
-                if death == _DEATHS:
-                    raise StageError(f"its worker was killed {_times(death)}: {error}") from None
+                if death == DEATHS:
+                    raise StageError(f"its worker was killed {times(death)}: {error}") from None
                 log.warning("%s: its worker was killed (%s); once more, in another", stage.__name__, error)
-                self._pause()
+                self.pause()
             except Overdue as error:
                 raise StageError(f"not done in {timeout_s:g} s (runtime.task_timeout_seconds)") from error
             else:
@@ -243,116 +254,16 @@ class WorkerPool:
         raise AssertionError  # pragma: no cover - the last death raises
 
     def _ask(self, request: dict[str, Any], deadline: float | None) -> Any:
-        with self._worker() as worker:
+        with self.worker() as worker:
             worker.send(request)
             answer = worker.receive(deadline)
-        return _value(answer)
+        return value_of(answer)
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Wait before work that took its worker with it is tried again."""
         self._check_open()
         time.sleep(_PAUSE_S * (1 + random.random()))
 
-    # --- patches ---------------------------------------------------------------------------------------
-
     def fit(self, payloads: Sequence[Ref], stage: Callable[..., list[Ref]]) -> list[Ref]:
-        """Fits of a batch of patches, in its order, by ``stage(settings, payloads, on_patch)`` in a worker.
-
-        A patch whose worker dies is put aside, the rest of the batch goes on in another worker, and the
-        patch is tried once more, alone. It is recorded as failed if that one dies too, or if a fit takes
-        longer than ``runtime.patch_timeout_seconds``.
-
-        Raises
-        ------
-        StageError
-            Workers die without having a patch at hand, or the run has given up.
-        Exception
-            What the stage raised.
-        """
-        found: dict[Ref, Ref] = {}
-        deaths: collections.Counter[Ref | None] = collections.Counter()
-        waiting, aside = list(payloads), list[Ref]()
-        while batch := waiting or aside[:1]:
-            stop = self._fit_some(batch, stage, found)
-            waiting = [ref for ref in waiting if ref not in found]
-            aside = [ref for ref in aside if ref not in found]
-            if stop is None:
-                continue
-            deaths[stop.patch] += 1
-            given_up = stop.overdue or deaths[stop.patch] >= _DEATHS
-            if stop.patch is None:
-                if deaths[None] > _DEATHS:
-                    raise StageError(f"workers die between patches: {stop.how}")
-            elif given_up:
-                found[stop.patch] = self._record(stop, deaths[stop.patch])
-                aside = [ref for ref in aside if ref != stop.patch]
-            else:
-                aside.append(stop.patch)
-                log.warning(
-                    "patch %s: its worker was killed (%s); once more, alone", _tag(stop.patch), stop.how
-                )
-                self._pause()
-            waiting = [ref for ref in waiting if ref != stop.patch]
-            self._report(batch, found, stop.patch if given_up else None)
-        return [found[ref] for ref in payloads]
-
-    def _fit_some(
-        self, batch: Sequence[Ref], stage: Callable[..., list[Ref]], found: dict[Ref, Ref]
-    ) -> _Stop | None:
-        """Fit a batch as far as it goes; fits are added to ``found``."""
-        limit = self._settings.runtime.patch_timeout_seconds
-        by_tag = {_tag(ref): ref for ref in batch}
-        begun: list[Ref] = []
-        try:
-            with self._worker() as worker:
-                worker.send({"do": "fit", "stage": _name(stage), "arguments": [batch]})
-                while True:
-                    answer = worker.receive(None if limit is None else time.monotonic() + limit)
-                    if "patch" not in answer:
-                        break
-                    begun.append(by_tag[answer["patch"]])
-        except (WorkerLostError, Overdue) as error:
-            found |= {ref: self._fit_of(ref) for ref in begun[:-1]}
-            return _Stop(begun[-1] if begun else None, str(error), isinstance(error, Overdue))
-        found |= zip(batch, _value(answer), strict=True)
-        return None
-
-    def _fit_of(self, ref: Ref) -> Ref:
-        return ref_to(WorkDir.of(self._settings).patch_meta(_tag(ref)), "patch_fit")
-
-    def _report(self, batch: Sequence[Ref], found: dict[Ref, Ref], failed: Ref | None) -> None:
-        """Put the progress of a batch right whose worker can no longer do it."""
-        done = sum(ref in found for ref in batch)
-        with ProgressWriter.of(self._settings.outputs.work_dir, "patches", _tag(batch[0])) as progress:
-            progress.update(done, done, int(failed is not None))
-
-    def _record(self, stop: _Stop, deaths: int) -> Ref:
-        """Record a patch as failed, as the fit would have."""
-        from tract7dt.fit_patch import record_failure
-
-        assert stop.patch is not None
-        limit = self._settings.runtime.patch_timeout_seconds
-        reason = (
-            f"not fitted in {limit:g} s (runtime.patch_timeout_seconds)"
-            if stop.overdue
-            else f"its worker was killed {_times(deaths)}: {stop.how}"
-        )
-        return record_failure(self._settings, WorkDir.of(self._settings), stop.patch, reason)
-
-
-def _name(stage: Callable[..., Any]) -> str:
-    stage = inspect.unwrap(stage)
-    return f"{stage.__module__}:{stage.__qualname__}"
-
-
-def _tag(ref: Ref) -> str:
-    return ref.path.rsplit("/", 1)[-1].split(".")[0]
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")
-
-
-def _value(answer: dict[str, Any]) -> Any:
-    if "error" in answer:
-        raise error_of(answer["error"])
-    return decode(answer["value"])
+        """Fits of a batch of patches, in its order; :func:`flows.pool.batch.fit_batch` by workers of this pool."""
+        return fit_batch(self, payloads, stage)

@@ -15,14 +15,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from flows.pool.wire import line, record_of
+from flows.pool.wire import decode, error_of, line, record_of
 from flows.worker import thread_variables
 from tract7dt.errors import StageError, WorkerLostError
 
-__all__ = ["Overdue", "WorkerProcess"]
+__all__ = ["DEATHS", "Overdue", "WorkerProcess", "times", "value_of"]
 
 log = logging.getLogger(__name__)
 
+#: How often work may take its worker with it before it is given up.
+DEATHS = 2
 #: Lines of a worker's stderr that are kept for the message when it dies.
 _LAST_WORDS = 20
 _CHUNK = 65536
@@ -34,6 +36,18 @@ _GONE_S = 5.0
 
 class Overdue(StageError):  # noqa: N818 - a fact about a worker, which the pool turns into an error
     """A worker has not answered in time."""
+
+
+def times(count: int) -> str:
+    """A number of times in words."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def value_of(answer: Mapping[str, Any]) -> Any:
+    """The value of an answer; the error that it holds is raised."""
+    if "error" in answer:
+        raise error_of(answer["error"])
+    return decode(answer["value"])
 
 
 class WorkerProcess:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import json
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tasks.transient import is_passing
@@ -21,6 +22,7 @@ __all__ = [
     "error_of",
     "line",
     "message_of",
+    "name_of",
     "record_message",
     "record_of",
 ]
@@ -72,6 +74,12 @@ def line(message: Mapping[str, Any]) -> bytes:
         If it holds anything but references, numbers, text, None, lists and mappings.
     """
     return json.dumps(_plain(message)).encode() + b"\n"
+
+
+def name_of(stage: Callable[..., Any]) -> str:
+    """``module:name`` of a stage, by which a worker finds it."""
+    stage = inspect.unwrap(stage)
+    return f"{stage.__module__}:{stage.__qualname__}"
 
 
 # --- errors --------------------------------------------------------------------------------------------

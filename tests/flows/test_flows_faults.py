@@ -50,7 +50,7 @@ def test_what_happens_in_workers_stays_with_their_patches(served: Any, server_ur
         "build_epsf_band:m425": "kill once",
     }
     config = str(served.config("process"))
-    limits = ["runtime.patch_timeout_seconds=3", "runtime.worker_memory_mb=1200"]
+    limits = ["runtime.patch_timeout_seconds=6", "runtime.worker_memory_mb=1200"]
     options = [part for limit in limits for part in ("--override", limit)]
     ran = served("run", "--config", config, *options, trouble=trouble)
     assert ran.code == 1, ran.err
@@ -59,7 +59,7 @@ def test_what_happens_in_workers_stays_with_their_patches(served: Any, server_ur
     assert set(failed) == {"p03", "p05", "p09"}
     assert failed["p03"] == "its worker was killed twice: exit status 7"
     assert failed["p05"].startswith("MemoryError")
-    assert failed["p09"] == "not fitted in 3 s (runtime.patch_timeout_seconds)"
+    assert failed["p09"] == "not fitted in 6 s (runtime.patch_timeout_seconds)"
     assert {entry["status"] for entry in ran.summary["stages"]} <= {"done", "cached"}
     calls = [call[1] for call in ran.calls]
     assert [calls.count(tag) for tag in ("p00", "p01", "p03", "p09", "m425")] == [1, 2, 2, 1, 2]

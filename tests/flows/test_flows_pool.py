@@ -249,6 +249,30 @@ def test_memory_limit_makes_a_memory_error(start: Callable[..., WorkerPool], tmp
     assert [meta["status"] for meta in metas(fits)] == ["MemoryError", "b"]
 
 
+def test_worker_that_is_killed_while_it_starts_is_replaced(start: Callable[..., WorkerPool]) -> None:
+    made = start()
+    made.start(1)
+    with ThreadPoolExecutor(1) as executor:
+        [first] = made.pids
+        waiting = executor.submit(made.call, pool_stages.count)
+        assert wait_for(lambda: not made._free, 5)  # it waits for the one that starts
+        os.kill(first, signal.SIGKILL)
+        pid, times = waiting.result(timeout=60)
+    assert (pid != first, times) == (True, 1)
+
+
+def test_worker_that_is_killed_while_it_is_idle_is_replaced(
+    start: Callable[..., WorkerPool], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = start()
+    first, _ = made.call(pool_stages.count)
+    os.kill(first, signal.SIGKILL)
+    second, times = made.call(pool_stages.count)
+    assert (second != first, times) == (True, 1)
+    assert made.pids == [second]
+    assert "once more" not in caplog.text  # it took no work with it
+
+
 def test_memory_limit_that_no_worker_can_live_with(start: Callable[..., WorkerPool]) -> None:
     with pytest.raises(StageError, match=r"a worker cannot start.*runtime\.worker_memory_mb is 3"):
         start(worker_memory_mb=3).call(pool_stages.count)
