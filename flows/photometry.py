@@ -12,6 +12,7 @@ import flows.environment  # noqa: F401  -- before anything that imports NumPy or
 from prefect import Task, flow
 from prefect.runtime import flow_run
 
+from flows import cancel
 from flows.artifacts import reported
 from flows.epsf import build_epsf
 from flows.parameters import (
@@ -63,7 +64,13 @@ def _run_name() -> str:
     return " ".join(str(part) for part in (name, given.get("night")) if part)
 
 
-@flow(name="photometry", description=_DESCRIPTION, flow_run_name=_run_name, persist_result=False)
+@flow(
+    name="photometry",
+    description=_DESCRIPTION,
+    flow_run_name=_run_name,
+    persist_result=False,
+    on_crashed=[cancel.say_so],
+)
 def photometry(
     config: ConfigParameter,
     field: FieldParameter = None,
@@ -101,6 +108,7 @@ def photometry(
     forward_logs()
     with (
         claimed(loaded, "run", run_id, given.overrides),
+        cancel.obeyed(run_id),
         reported(settings, run_id),
         recorded_run(settings, "run", run_id, given.as_dict()) as record,
         pool_for(settings) as pool,

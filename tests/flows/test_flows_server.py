@@ -108,6 +108,28 @@ def test_cancel_from_the_api_leaves_no_process(served: Any, server_url: str) -> 
     assert list(work.rglob(".*.tmp*")) == []
 
 
+def test_cancel_of_a_run_that_a_command_has_started(served: Any, server_url: str) -> None:
+    """No worker of Prefect's looks after it: it looks itself."""
+    trouble = {"fit_patch_batch:p04": "hang"}
+    process = served.start("run", "--config", str(served.config("process")), trouble=trouble)
+    work = served.folder / "out"
+    try:
+        assert wait_for(lambda: _called(work, "fit_patch_batch p04"), 120)
+        run_id = json.loads((work / "run_summary.json").read_text())["run_id"]
+        family = descendants(process.pid)
+        assert family
+        state = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+        _post(server_url, f"/flow_runs/{run_id}/set_state", state)
+        _, err = process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "the run was cancelled on the server" in err
+    assert wait_for(lambda: not alive(family), 3)
+    assert _state(server_url, run_id) == "Cancelled"
+    assert list(work.rglob(".*.tmp*")) == []
+
+
 def _start_server(port: int, home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with (home / "server.log").open("ab") as log:
         process = subprocess.Popen(
