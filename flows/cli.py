@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from flows.outcome import Outcome
+from flows.results_cli import app as results_app
 from tract7dt._version import __version__
 
 __all__ = ["app", "main"]
@@ -23,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(results_app, name="results")
 
 Config = Annotated[str, typer.Option("--config", "-c", help="Configuration file (YAML), path or URL.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
@@ -73,6 +76,9 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="YYYY-MM-DD", help="Night of the images: {night} in paths."),
     ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Bring the results to publish.url, if it is set.")
+    ] = True,
     direct: Annotated[bool, typer.Option("--direct", help="Without Prefect, in this process.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -86,7 +92,7 @@ def run(
 
     with Outcome(debug):
         overrides = parse_overrides(override or ())
-        given = Given(config, field, night, overrides, tuple(refresh or ()), tuple(only or ()))
+        given = Given(config, field, night, overrides, tuple(refresh or ()), tuple(only or ()), publish)
         (run_direct if direct else run_flow)(given, "run", debug)
 
 

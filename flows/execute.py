@@ -54,8 +54,10 @@ class _Command:
 def run_direct(given: Given, command: str, debug: bool) -> None:
     """Run the stages of ``command`` in this process, without Prefect."""
     with _prepared(given, command, debug) as run:
+        from flows.publication import clear_cache, publish_run
         from flows.session import claimed, recorded_run
         from tract7dt import pipeline
+        from tract7dt.publish import publish
         from tract7dt.selection import parse_selection
 
         if command == "run":
@@ -64,9 +66,12 @@ def run_direct(given: Given, command: str, debug: bool) -> None:
         with (
             claimed(run.loaded, command, run_id, given.overrides),
             Display(run.settings.outputs.work_dir, run.console, run.title),
-            recorded_run(run.settings, command, run_id, given.as_dict()) as record,
         ):
-            pipeline.run_steps(run.settings, command, record, given.refresh, parse_selection(given.only))
+            with recorded_run(run.settings, command, run_id, given.as_dict()) as record:
+                pipeline.run_steps(run.settings, command, record, given.refresh, parse_selection(given.only))
+            if command == "run":
+                publish_run(run.settings, given, run_id, publish)
+            clear_cache(run.settings)
         _report(run)
 
 
@@ -118,7 +123,9 @@ def _prepared(given: Given, command: str, debug: bool) -> Iterator[_Command]:
         ) from error
     for warning in loaded.warnings:
         log.warning("%s: %s", given.config, warning)
-    with _sigterm_as_interrupt():
+    from flows.publication import store_address
+
+    with _sigterm_as_interrupt(), store_address(settings):
         try:
             yield _Command(command, _absolute(given, loaded), loaded, console)
         except BaseException as error:

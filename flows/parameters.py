@@ -27,6 +27,7 @@ __all__ = [
     "NightParameter",
     "OnlyParameter",
     "OverridesParameter",
+    "PublishParameter",
     "RefreshParameter",
     "Stage",
     "read_given",
@@ -112,6 +113,15 @@ OnlyParameter = Annotated[
     ),
 ]
 
+PublishParameter = Annotated[
+    bool,
+    _Shown(
+        "Bring the results to publish.url of the configuration, if it is set. A run of a part of the field is "
+        "never published.",
+        {"type": "boolean"},
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -125,6 +135,7 @@ class Given:
     overrides : mapping
         Dotted key -> value.
     refresh, only : tuple of str
+    publish : bool
     """
 
     config: str
@@ -133,6 +144,7 @@ class Given:
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     refresh: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    publish: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: the parameters of the flow, and what the record says."""

@@ -22,15 +22,18 @@ from flows.parameters import (
     NightParameter,
     OnlyParameter,
     OverridesParameter,
+    PublishParameter,
     RefreshParameter,
     read_given,
 )
 from flows.patches import run_patches
 from flows.pool import WorkerPool, pool_for
+from flows.publication import clear_cache, publish_run, store_address
 from flows.runners import check_runner, n_workers, task_runner
 from flows.session import claimed, recorded_run
 from tasks import stages as tasks
 from tasks.policy import forward_logs, under
+from tasks.publish import publish as publish_task
 from tract7dt import reuse, stages
 from tract7dt.errors import ConfigError
 from tract7dt.pipeline import gaia_skip_reason, note_plans, note_work
@@ -78,6 +81,7 @@ def photometry(
     overrides: OverridesParameter = {},  # noqa: B006 -- the form shows it; nobody changes it
     refresh: RefreshParameter = None,
     only: OnlyParameter = None,
+    publish: PublishParameter = True,
 ) -> str:
     """Measure the photometry of one field.
 
@@ -95,27 +99,33 @@ def photometry(
         Stages to compute anew.
     only : list of str, optional
         Patches or sky boxes to fit; see :func:`tract7dt.selection.parse_selection`.
+    publish : bool
+        Bring the results to ``publish.url``, if it is set. A failure of that fails the run after its end:
+        record and catalogue are there.
 
     Returns
     -------
     str
         The final catalogue (CSV).
     """
-    given = Given(config, field, night, overrides or {}, tuple(refresh or ()), tuple(only or ()))
+    given = Given(config, field, night, overrides or {}, tuple(refresh or ()), tuple(only or ()), publish)
     loaded = read_given(given)
     settings, run_id = loaded.settings, str(flow_run.id)
     check_runner(settings)
     forward_logs()
     with (
+        store_address(settings),
         claimed(loaded, "run", run_id, given.overrides),
         cancel.obeyed(run_id),
         reported(settings, run_id),
-        recorded_run(settings, "run", run_id, given.as_dict()) as record,
-        pool_for(settings) as pool,
     ):
-        for warning in loaded.warnings:
-            log.warning("%s: %s", config, warning)
-        return _Run(settings, record, given, pool).stages_in_order().path
+        with recorded_run(settings, "run", run_id, given.as_dict()) as record, pool_for(settings) as pool:
+            for warning in loaded.warnings:
+                log.warning("%s: %s", config, warning)
+            catalog = _Run(settings, record, given, pool).stages_in_order()
+        publish_run(settings, given, run_id, under(settings, publish_task))
+        clear_cache(settings)
+    return catalog.path
 
 
 class _Run:

@@ -10,6 +10,7 @@ __all__ = [
     "InputError",
     "PatchError",
     "ProductError",
+    "PublishError",
     "RunLocked",
     "SampleError",
     "StageError",
@@ -42,6 +43,10 @@ class PatchError(Tract7dtError):
 
 class RunLocked(Tract7dtError):  # noqa: N818 - a state of the work_dir, not a fault
     """Another run works in the same work_dir; the message names it. Exit code 1."""
+
+
+class PublishError(Tract7dtError):
+    """The run is complete and on disk, but could not be brought to ``publish.url``. Exit code 1."""
 
 
 class SampleError(Tract7dtError):

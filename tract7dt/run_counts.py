@@ -9,7 +9,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tract7dt.errors import InputError, StoreError
 from tract7dt.store import WorkDir, sha256_file
+from tract7dt.store.urls import is_url
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
@@ -30,20 +32,28 @@ def _json(path: Path) -> Any:
 def field_inputs(work: WorkDir, settings: Settings) -> list[dict[str, str]]:
     """Inputs of the field with the digests of their bytes.
 
-    Images bring theirs from the field's manifest, so that no image is read again; a URL that nobody has
-    read has an empty one.
+    Images bring theirs from the field's manifest, so that no image is read again; that of a URL is of its
+    local copy. What cannot be read has an empty one.
     """
     given = settings.inputs
     tables = [given.input_catalog, given.image_list_file, given.gaiaxp_synphot_csv]
-    found = [
-        {"path": str(path), "sha256": sha256_file(path) if Path(path).is_file() else ""}
-        for path in tables
-        if path
-    ]
+    found = [{"path": str(path), "sha256": _digest(str(path))} for path in tables if path]
     frames = (_json(work.field_manifest) or {}).get("frames", [])
     entries = frames.values() if isinstance(frames, dict) else frames
     found += [{"path": str(f.get("path", "")), "sha256": str(f.get("sha256", ""))} for f in entries]
     return found
+
+
+def _digest(path: str) -> str:
+    try:
+        if is_url(path):
+            from tract7dt.store.remote import local_copy  # fsspec comes with it
+
+            path = str(local_copy(path))
+        return sha256_file(path) if Path(path).is_file() else ""
+    except (InputError, StoreError, OSError) as error:
+        log.warning("%s: its digest is not known: %s", path, error)
+        return ""
 
 
 def product_counts(work: WorkDir, done: AbstractSet[str]) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import proxy, s3, s3_server
+
+__all__ = ["proxy", "s3", "s3_server"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

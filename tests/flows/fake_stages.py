@@ -202,7 +202,9 @@ def merge(settings: Any, field: Ref, sources: Ref, fits: Sequence[Ref]) -> Ref:
 def compute_zp(settings: Any, field: Ref, catalog: Ref) -> Ref:
     _called(settings, "compute_zp")
     work = WorkDir.of(settings)
-    write_text(work.final_catalog, Path(catalog.path).read_text() + "calibrated\n")
+    for kind in (".csv", ".parquet", ".fits"):
+        path = work.final_catalog.with_suffix(kind)
+        write_text(path, Path(catalog.path).read_text() + "calibrated\n")
     write_text(
         work.zp_summary,
         "band,n_raw,n_kept,n_clipped,zp_median,zp_err_mad,zp_err_std,zp_err_median\nm400,9,8,1,25.01,0.01,0.02,0.004\n",

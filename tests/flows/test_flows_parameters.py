@@ -112,11 +112,11 @@ def test_the_form_describes_every_parameter_and_offers_the_stages() -> None:
 
     schema = parameter_schema(photometry).model_dump()
     properties = schema["properties"]
-    assert list(properties) == ["config", "field", "night", "overrides", "refresh", "only"]
+    assert list(properties) == ["config", "field", "night", "overrides", "refresh", "only", "publish"]
     assert schema["required"] == ["config"]
     for name, shown in properties.items():
         assert len(shown["description"]) > 40, name
-        assert shown["type"] in ("string", "object", "array"), (
+        assert shown["type"] in ("string", "object", "array", "boolean"), (
             "flat: no choice between types, no nested model"
         )
     assert properties["refresh"]["items"]["enum"] == list(STAGES)

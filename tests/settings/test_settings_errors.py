@@ -91,6 +91,10 @@ def errors_of(tmp_path: Path, text: str | bytes) -> list[str]:
         ("logging: {format: '%(x'}", "is not a log format"),
         ("publish: {url: bucket}", "publish.url: 'bucket' given; allowed: URL or null"),
         ("publish: {endpoint_url: 's3://x'}", "allowed: http(s) URL or null"),
+        (
+            "night: {timezone: Chile/Tololo}",
+            "night.timezone: 'Chile/Tololo' given; allowed: time zone (is not",
+        ),
         ("runtime: {cluster: [1]}", "runtime.cluster: [1] given; allowed: mapping or null"),
         ("runtime: {task_runner: threads}", "allowed: process, thread, sequential, dask or ray"),
         ("crop: {margin: 5}\ncrop: {margin: 6}", ":4: crop: given twice (first in line 3)"),
@@ -101,6 +105,28 @@ def test_one_problem_is_one_line(tmp_path: Path, text: str, message: str) -> Non
     lines = errors_of(tmp_path, HEAD + text + "\n")
     assert len(lines) == 1, lines
     assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "publish: {url: 's3://AKIA7DT:geheim99@bucket/x'}",
+        "publish: {url: s3://b, endpoint_url: 'https://me:geheim99@store.example.org'}",
+        "publish: {url: 'https://store.example.org/b?X-Amz-Signature=geheim99'}",
+    ],
+)
+def test_urls_with_secrets_are_refused_and_not_repeated(tmp_path: Path, text: str) -> None:
+    (line,) = errors_of(tmp_path, HEAD + text + "\n")
+    assert "holds a secret" in line
+    assert "***" in line
+    assert "geheim99" not in line
+
+
+def test_inputs_with_secrets_are_refused(tmp_path: Path) -> None:
+    text = "inputs: {input_catalog: 's3://me:geheim99@b/c.csv', image_list_file: l.txt}\noutputs: {work_dir: o}\n"
+    (line,) = errors_of(tmp_path, text)
+    assert "inputs.input_catalog" in line
+    assert "geheim99" not in line
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

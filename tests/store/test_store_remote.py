@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import http.server
 import threading
 import time
@@ -20,8 +21,10 @@ from s3_server import Proxy, S3Server, forget_connections
 from tract7dt.errors import InputError, StoreError, StoreUnreachableError
 from tract7dt.frames.image_list import read_image_list
 from tract7dt.frames.stream import PixelReader, read_header
+from tract7dt.run_counts import field_inputs
+from tract7dt.settings import settings_from_dict
 from tract7dt.sources.raw_table import read_raw_table
-from tract7dt.store import objects, remote
+from tract7dt.store import WorkDir, objects, remote
 from tract7dt.store.remote import local_copy, prune_cache
 from tract7dt.store.urls import Redactor, has_secret, key_problem, redacted
 
@@ -68,6 +71,17 @@ def test_every_input_of_a_field_by_s3(raw: Path, proxy: Proxy) -> None:
     assert len(got) == len(set(got)) + sum(
         -(-p.stat().st_size // 1000) - 1 for p in raw.iterdir() if p.name in str(got)
     )
+
+
+def test_the_record_has_the_digests_of_tables_that_are_urls(raw: Path, s3: S3Server, tmp_path: Path) -> None:
+    (raw / "cat.csv").write_text("RA,DEC\n1,2\n")
+    given = {"input_catalog": f"s3://{raw.name}/cat.csv", "image_list_file": f"s3://{raw.name}/none.txt"}
+    settings = settings_from_dict({"inputs": given, "outputs": {"work_dir": "run"}}, tmp_path).settings
+    found = {entry["path"]: entry["sha256"] for entry in field_inputs(WorkDir.of(settings), settings)}
+    assert found == {
+        given["input_catalog"]: hashlib.sha256(b"RA,DEC\n1,2\n").hexdigest(),
+        given["image_list_file"]: "",
+    }
 
 
 def test_etag_decides(raw: Path, proxy: Proxy, cache: Path) -> None:

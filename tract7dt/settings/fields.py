@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import zoneinfo
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -51,6 +52,7 @@ __all__ = [
     "Rising",
     "Section",
     "Text",
+    "TimeZone",
     "UnorderedKeysError",
     "UpperCase",
     "Url",
@@ -166,15 +168,36 @@ def _local_path(value: Any) -> Any:
     return text
 
 
+def _without_secret(value: str) -> str:
+    """Refuse a URL with a password or a signature: it would be copied to logs, records and the server."""
+    if "://" in value:
+        from tract7dt.store.urls import has_secret  # NumPy comes with it: only where there is a URL
+
+        if has_secret(value):
+            raise ValueError(
+                "holds a secret, and URLs end up in logs: give it without, and the credentials in the "
+                "environment or ~/.aws"
+            )
+    return value
+
+
 def _url(value: str) -> str:
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value):
         raise ValueError("is not a URL (scheme://...)")
-    return value
+    return _without_secret(value)
 
 
 def _web_url(value: str) -> str:
     if not re.match(r"https?://.", value):
         raise ValueError("is not an http or https URL")
+    return _without_secret(value)
+
+
+def _time_zone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is not a time zone, as America/Santiago") from None
     return value
 
 
@@ -227,8 +250,14 @@ LowerCase = BeforeValidator(_lower)
 UpperCase = BeforeValidator(_upper)
 Rising = AfterValidator(_rising_list)
 
+TimeZone = Annotated[
+    Text, AfterValidator(_time_zone), WithJsonSchema({"type": "string", "format": "time zone"})
+]
 InputPath = Annotated[
-    str, BeforeValidator(_path_text), WithJsonSchema({"type": "string", "format": "path or URL"})
+    str,
+    BeforeValidator(_path_text),
+    AfterValidator(_without_secret),
+    WithJsonSchema({"type": "string", "format": "path or URL"}),
 ]
 OutputPath = Annotated[
     Path, BeforeValidator(_local_path), WithJsonSchema({"type": "string", "format": "path"})

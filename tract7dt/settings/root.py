@@ -18,6 +18,7 @@ from tract7dt.settings.inputs import ChecksSettings, ImageScalingSettings, Input
 from tract7dt.settings.patches import MergeSettings, PatchesSettings, PatchInputsSettings, PatchRunSettings
 from tract7dt.settings.run import (
     LoggingSettings,
+    NightSettings,
     PerformanceSettings,
     PlottingSettings,
     PublishSettings,
@@ -55,6 +56,7 @@ class Settings(Section):
     merge: MergeSettings = key(MergeSettings(), "The merge of the patch catalogues.")
     zp: ZpSettings = key(ZpSettings(), "Zero point from Gaia XP synthetic photometry.")
     runtime: RuntimeSettings = key(RuntimeSettings(), "Where mapped tasks run.")
+    night: NightSettings = key(NightSettings(), "Runs of deployments, night by night.")
     publish: PublishSettings = key(PublishSettings(), "Publishing of the results.")
     report: ReportSettings = key(ReportSettings(), "The HTML report.")
 

@@ -16,14 +16,17 @@ from tract7dt.settings.fields import (
     Positive,
     Retries,
     Section,
+    TimeZone,
     UpperCase,
     Url,
     WebUrl,
+    WholeNumber,
     key,
 )
 
 __all__ = [
     "LoggingSettings",
+    "NightSettings",
     "PerformanceSettings",
     "PlottingSettings",
     "PublishSettings",
@@ -97,8 +100,37 @@ class RuntimeSettings(Section):
         "much as the machine has. Task runner process only.",
         unit="MiB",
     )
+    input_cache_days: Positive | None = key(
+        30.0,
+        "Local copies of inputs that were given by URL are removed when no run has used them for so long; null "
+        "keeps them.",
+        unit="d",
+    )
     cluster: dict[str, Any] | None = key(
         None, "Address or options handed to the Dask or Ray runner; null starts a local one."
+    )
+
+
+class NightSettings(Section):
+    """Runs of deployments: which night they are of, and what they do before its images are there."""
+
+    timezone: TimeZone = key(
+        "America/Santiago", "Time zone of the telescope: the night is the date of its last evening (18 h)."
+    )
+    quiet_seconds: NonNegative = key(
+        60.0, "An image that was written to within this time counts as still being written.", unit="s"
+    )
+    retry_minutes: Positive = key(
+        5.0, "Pause before a run looks again for images that were still being written.", unit="min"
+    )
+    wait_minutes: NonNegative = key(
+        180.0, "How long a run waits for them in all; then it fails and names them.", unit="min"
+    )
+    catch_up: WholeNumber = key(
+        3,
+        "Earlier nights that a scheduled run makes up for if nothing has been made of their images; a run that "
+        "is later than that ends as skipped.",
+        unit="nights",
     )
 
 

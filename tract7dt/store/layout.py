@@ -113,6 +113,11 @@ class WorkDir:
         """Held by the run that works here."""
         return self.root / ".lock"
 
+    @property
+    def publication(self) -> Path:
+        """What became of the publication of the last run."""
+        return self.root / "publication.json"
+
     # --- products of the contract ------------------------------------------------------------------
     @property
     def wcs(self) -> Path:
