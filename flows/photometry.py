@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import flows.environment  # noqa: F401  -- before anything that imports NumPy or Prefect
 
 # isort: split
-from prefect import Task, flow
-from prefect.runtime import flow_run
+from prefect import State, Task, flow
+from prefect.runtime import deployment, flow_run
 
 from flows import cancel
 from flows.artifacts import reported
@@ -31,11 +31,13 @@ from flows.pool import WorkerPool, pool_for
 from flows.publication import clear_cache, publish_run, store_address
 from flows.runners import check_runner, n_workers, task_runner
 from flows.session import claimed, recorded_run
+from flows.tonight import nothing_to_do, of_its_night
 from tasks import stages as tasks
 from tasks.policy import forward_logs, under
 from tasks.publish import publish as publish_task
 from tract7dt import reuse, stages
 from tract7dt.errors import ConfigError
+from tract7dt.nights import evening_before
 from tract7dt.pipeline import gaia_skip_reason, note_plans, note_work
 from tract7dt.run_record import RunRecord
 from tract7dt.selection import divide_work, parse_selection, selected_tags
@@ -59,12 +61,15 @@ only what depends on it. The run's **artifacts** show its progress and, at the e
 def _run_name() -> str:
     """Name of a run in the UI: field and night."""
     given = flow_run.parameters
-    config = str(given.get("config", ""))
+    config, night = str(given.get("config", "")), given.get("night")
     try:
-        name = given.get("field") or load_settings(config).settings.inputs.tile_name
+        settings = load_settings(config).settings
     except ConfigError:  # the run will say so
-        name = config.rsplit("/", 1)[-1]
-    return " ".join(str(part) for part in (name, given.get("night")) if part)
+        return " ".join(str(part) for part in (config.rsplit("/", 1)[-1], night) if part)
+    if night is None and deployment.id:
+        night = evening_before(flow_run.scheduled_start_time, settings.night.timezone)
+    name = given.get("field") or settings.inputs.tile_name
+    return " ".join(str(part) for part in (name, night) if part)
 
 
 @flow(
@@ -82,7 +87,7 @@ def photometry(
     refresh: RefreshParameter = None,
     only: OnlyParameter = None,
     publish: PublishParameter = True,
-) -> str:
+) -> str | State[None]:
     """Measure the photometry of one field.
 
     Parameters
@@ -105,14 +110,19 @@ def photometry(
 
     Returns
     -------
-    str
-        The final catalogue (CSV).
+    str or State
+        The final catalogue (CSV); of a run that had nothing to do, a state that says why.
     """
-    given = Given(config, field, night, overrides or {}, tuple(refresh or ()), tuple(only or ()), publish)
+    given = of_its_night(
+        Given(config, field, night, overrides or {}, tuple(refresh or ()), tuple(only or ()), publish)
+    )
     loaded = read_given(given)
     settings, run_id = loaded.settings, str(flow_run.id)
     check_runner(settings)
     forward_logs()
+    with store_address(settings):
+        if early := nothing_to_do(settings, given):
+            return early
     with (
         store_address(settings),
         claimed(loaded, "run", run_id, given.overrides),

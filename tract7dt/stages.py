@@ -93,7 +93,7 @@ def _inspect_inputs(settings: Settings) -> tuple[list[ImageInfo], Sources]:
 
         fit.check_engine(settings.patch_run.engine)
     catalogue = sources.read_catalogue(settings.inputs.input_catalog)
-    paths = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir)
+    paths = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir, settings.names)
     images = frames.inspect_images(paths, settings)
     bands = [image.band for image in images]
     sources.check_bands(catalogue, bands)

@@ -58,3 +58,15 @@ def test_list_by_url(tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"
     listing.write_text("x.fits\n")
     assert read_image_list(f"file://{listing}", tmp_path / "elsewhere") == [f"file://{tmp_path}/x.fits"]
+
+
+def test_entries_name_the_field_and_the_night(tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("/data/{night}/{tile_name}_m400.fits\ns3://raw/{night}/m425.fits\n")
+    names = {"tile_name": "UDS", "night": "2026-11-20"}
+    assert read_image_list(str(listing), tmp_path, names) == [
+        "/data/2026-11-20/UDS_m400.fits",
+        "s3://raw/2026-11-20/m425.fits",
+    ]
+    with pytest.raises(InputError, match=r"line 1: .*which night.*\n.*line 2: "):
+        read_image_list(str(listing), tmp_path, {"tile_name": "UDS"})

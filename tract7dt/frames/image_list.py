@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 
 from tract7dt.errors import InputError, StoreUnreachableError
@@ -15,7 +16,7 @@ __all__ = ["is_url", "read_image_list"]
 log = logging.getLogger(__name__)
 
 
-def read_image_list(path: str, base_dir: str | Path) -> list[str]:
+def read_image_list(path: str, base_dir: str | Path, names: Mapping[str, str] | None = None) -> list[str]:
     """Paths and URLs of the input images, in the order of the list.
 
     Blank lines and lines that start with ``#`` are skipped, as is anything after `` #``. A relative entry
@@ -27,6 +28,8 @@ def read_image_list(path: str, base_dir: str | Path) -> list[str]:
         Text file, local or URL.
     base_dir : path
         Folder of the configuration.
+    names : mapping, optional
+        What ``{tile_name}`` and ``{night}`` in the entries stand for.
 
     Returns
     -------
@@ -40,12 +43,15 @@ def read_image_list(path: str, base_dir: str | Path) -> list[str]:
     StoreUnreachableError
         The store of a URL does not answer.
     """
-    entries = [(number, _resolve(entry, Path(base_dir), path)) for number, entry in _entries(_text(path))]
+    found = [(number, _filled(entry, names or {})) for number, entry in _entries(_text(path))]
+    entries = [(number, _resolve(entry, Path(base_dir), path)) for number, entry in found]
     if not entries:
         raise InputError(f"image list {path}: expected one FITS path or URL per line, found none")
     problems = []
     first: dict[str, int] = {}
     for number, entry in entries:
+        if names and "{night}" in entry:
+            problems.append(f"line {number}: {entry}: which night? Give it (--night, or the parameter night)")
         if entry in first:
             problems.append(f"line {number}: {entry} is already in line {first[entry]}")
         elif not is_url(entry) and Path(entry).is_dir():
@@ -80,6 +86,12 @@ def _text(path: str) -> str:
 def _entries(text: str) -> list[tuple[int, str]]:
     lines = ((i, line.split(" #")[0].strip()) for i, line in enumerate(text.splitlines(), 1))
     return [(i, line) for i, line in lines if line and not line.startswith("#")]
+
+
+def _filled(entry: str, names: Mapping[str, str]) -> str:
+    for name, value in names.items():
+        entry = entry.replace(f"{{{name}}}", value)
+    return entry
 
 
 def _resolve(entry: str, base_dir: Path, list_path: str) -> str:

@@ -36,7 +36,7 @@ def _gaia(settings: Settings, files: FileDigests) -> Digests:
 def _load_inputs(settings: Settings, files: FileDigests, given: Mapping[str, Any]) -> Digests:
     from tract7dt import frames
 
-    images = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir)
+    images = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir, settings.names)
     digests = files.of_all(images)
     found = {"input catalogue": files.of(settings.inputs.input_catalog)}
     # Their order is that of the bands; where they lie does not count.

@@ -13,7 +13,7 @@ __all__ = ["fill_placeholders"]
 
 
 def fill_placeholders(settings: Settings, night: str | None) -> Settings:
-    """Settings with ``{tile_name}`` and ``{night}`` in their paths replaced.
+    """Settings with ``{tile_name}`` and ``{night}`` in their paths replaced (the image list comes later).
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def fill_placeholders(settings: Settings, night: str | None) -> Settings:
             "logging": settings.logging.model_copy(update={"file": log}),
         }
     )
-    return filled.with_base_dir(settings.base_dir)
+    return filled.with_base_dir(settings.base_dir).with_names(values)
 
 
 def _filled(section: str, model: Any, fill: Callable[[str, str], str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import PrivateAttr
@@ -62,11 +63,24 @@ class Settings(Section):
 
     # Not a key: where the configuration came from. Relative entries of the image list start there.
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+    # Neither: what {tile_name} and {night} stand for, in the lines of the image list as in the paths.
+    _names: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def base_dir(self) -> Path:
         """Folder of the configuration file."""
         return self._base_dir
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What is put in for the placeholders of paths; empty if nothing has been put in."""
+        return dict(self._names)
+
+    def with_names(self, names: Mapping[str, str]) -> Settings:
+        """The same settings, with ``names`` for the placeholders in the image list."""
+        copy = self.model_copy()
+        copy._names = dict(names)
+        return copy
 
     def with_base_dir(self, folder: Path) -> Settings:
         """The same settings, as if their file lay in ``folder``."""

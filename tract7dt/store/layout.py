@@ -114,6 +114,11 @@ class WorkDir:
         return self.root / ".lock"
 
     @property
+    def arrival(self) -> Path:
+        """What a run that waits for its images saw when it last looked."""
+        return self.root / ".arrival.json"
+
+    @property
     def publication(self) -> Path:
         """What became of the publication of the last run."""
         return self.root / "publication.json"
