@@ -227,7 +227,7 @@ def test_no_process_outlives_the_run(command: Any, number: int, code: int) -> No
         family = _descendants(process.pid)
         assert len(family) >= 3  # server and two workers
         os.kill(process.pid, number)
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == code

@@ -120,7 +120,7 @@ def test_cancel_of_a_run_that_a_command_has_started(served: Any, server_url: str
         assert family
         state = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
         _post(server_url, f"/flow_runs/{run_id}/set_state", state)
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, err
