@@ -82,7 +82,7 @@ def _deployed_run(url: str, config: Path) -> str:
 
 def test_cancel_from_the_api_leaves_no_process(served: Any, server_url: str) -> None:
     """In the middle of fits, in worker processes that would hang for ever."""
-    config, work = served.config("process"), served.folder / "out"
+    config, work = served.config("process", "night: {quiet_seconds: 0}\n"), served.folder / "out"
     trouble = json.dumps({"fit_patch_batch:p04": "hang"})
     environment = served.environment | {"FAKE_TROUBLE": trouble, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     with _worker(environment, served.folder) as worker:

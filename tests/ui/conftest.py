@@ -45,6 +45,7 @@ plotting: {dpi: 40}
 epsf: {epsf_ngrid: 1, ngrid: 2}
 patch_run: {no_patch_overview: true, n_opt_iters: 8}
 runtime: {max_workers: 2}
+night: {quiet_seconds: 0}
 """
 
 
