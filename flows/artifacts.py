@@ -21,7 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.exceptions import PrefectException
 
-from flows import summary
+from flows import gallery, summary
 from flows.display import Snapshot, heartbeat, patch_line, read_snapshot
 from flows.parameters import slug
 from tract7dt.store import WorkDir
@@ -100,6 +100,7 @@ class Board:
         self._prefix = slug(self._work.name)
         self._shown: dict[str, tuple[UUID, Any, str]] = {}
         self._told = False
+        self._published: tuple[Mapping[str, Any], gallery.Links] | None = None
         self.warnings = _Warnings()
 
     def update(self) -> None:
@@ -137,6 +138,32 @@ class Board:
             record, measured, method, _now(snapshot, record), list(self.warnings.texts), self._results(record)
         )
         self._show(client, "summary", "markdown", page, f"Summary of the run: {record['status']}")
+        if record["status"] in ("done", "partial"):
+            self._pictures(client)
+
+    def _pictures(self, client: SyncPrefectClient) -> None:
+        """Pictures and links of a run that has ended, once it is known whether it is published."""
+        note = self._note()
+        if self._published is not None and self._published[0] == note:
+            return
+        links = gallery.Links(self._settings, note)
+        for name, title, page in (
+            ("overlay", "Catalogue on the white stack", gallery.overlay_page(self._work, links)),
+            ("zero-point-plots", "Zero points against magnitude", gallery.zero_point_page(self._work, links)),
+            ("epsf", "ePSFs of all bands", gallery.epsf_page(self._work, links)),
+            ("results", "Results: report, catalogue", gallery.results_page(self._settings, note, links)),
+        ):
+            if page is not None:
+                self._show(client, name, "markdown", page, title)
+        self._published = (note, links)
+
+    def _note(self) -> Mapping[str, Any]:
+        """What became of the publication of this run; empty if nothing has yet."""
+        try:
+            note = json.loads(self._work.publication.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) and note.get("run_id") == self._run_id else {}
 
     def _results(self, record: Mapping[str, Any]) -> list[str]:
         if record["status"] not in ("done", "partial"):
