@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tract7dt import catalog, fit, patches, psf, qa, sources
+from tract7dt import catalog, fit, patches, psf, sources
 from tract7dt.bright_stars import WING_RADIUS, without_bright_stars
 from tract7dt.errors import UNIT_FAILURES
+from tract7dt.patch_pictures import Fitted, draw_fitted, write_model
 from tract7dt.reuse.fits import fit_digest, sealed, why_not_fitted
 from tract7dt.reuse.needs import FIT_KEYS
 from tract7dt.store import WorkDir, ref_to, sha256_file, write_json, write_text
@@ -73,7 +73,7 @@ def _wings(payload: PatchPayload, stamps: tuple[F8, ...]) -> list[F8]:
 
 
 def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]:
-    """Fit one patch and write its catalogue, meta.json, log and overview.
+    """Fit one patch and write its catalogue, model, meta.json and log; then draw it.
 
     Returns
     -------
@@ -96,9 +96,7 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
         result = fit.fit_patch(problem, settings.patch_run)
         table = catalog.patch_table(payload, result, audit)
         catalog.write_patch_catalog(table, work.patch_catalog(tag))
-        if not settings.patch_run.no_patch_overview:
-            shown = dataclasses.replace(payload, data=problem.data)
-            qa.draw_patch(settings, work, shown, problem.weight, fit.render_model(problem, result), table)
+        write_model(work.patch_model(tag), result)
     except UNIT_FAILURES as error:
         reason = f"{type(error).__name__}: {error}"
         log.warning("patch %s failed: %s", tag, reason, exc_info=log.isEnabledFor(logging.DEBUG))
@@ -111,6 +109,7 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
     }
     # Last, since it vouches for the others.
     write_json(work.patch_meta(tag), sealed(base | _meta(result, rows) | spent | files))
+    draw_fitted(settings, work, Fitted(payload, problem, result))
     return ref_to(work.patch_meta(tag), "patch_fit"), True
 
 

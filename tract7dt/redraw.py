@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 from astropy.io import fits
 from astropy.table import Table
 
-from tract7dt import brightmask, frames, psf, qa, sources
+from tract7dt import brightmask, frames, psf, qa
 from tract7dt.catalog import read_merged
 from tract7dt.errors import ProductError
-from tract7dt.stages import LoadedField, Masked, measured_zero_points
+from tract7dt.sources import read_sources
+from tract7dt.stages import LoadedField, Masked, draw_gaia, measured_zero_points
 from tract7dt.store import WorkDir
 from tract7dt.types import Box, EpsfGrid, Ref
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tract7dt.settings import Settings
 
 __all__ = ["REDRAW"]
@@ -28,14 +31,23 @@ __all__ = ["REDRAW"]
 def _loaded(settings: Settings, made: LoadedField) -> None:
     work, field = WorkDir.of(settings), frames.open_field(made.field.path)
     qa.draw_crop(settings, work, field)
-    qa.draw_overlays(settings, work, field, sources.read_sources(made.sources.path).table)
+    qa.draw_overlays(settings, work, field, _table(made.sources))
+
+
+def _gaia(settings: Settings, made: Ref, field: Ref, sources: Ref) -> None:
+    draw_gaia(settings, frames.open_field(field.path), _table(made), len(_table(sources)))
+
+
+def _table(ref: Ref) -> pd.DataFrame:
+    """Table of a base catalogue."""
+    return read_sources(ref.path).table
 
 
 def _bright(settings: Settings, made: Masked, field: Ref, **_: Ref) -> None:
     path, opened = Path(made.mask.path), frames.open_field(field.path)
     with fits.open(path, memmap=False) as hdus:
         detections = Table(hdus["DETECTIONS"].data).to_pandas()
-    table = sources.read_sources(made.sources.path).table
+    table = _table(made.sources)
     mask = brightmask.read_bright_mask(path)
     qa.draw_bright_mask(settings, WorkDir.of(settings), opened, mask, detections, table)
 
@@ -99,6 +111,7 @@ def _zero_points(settings: Settings, made: Ref, field: Ref, catalog: Ref) -> Non
 REDRAW: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
         "load_inputs": _loaded,
+        "augment_gaia": _gaia,
         "bright_mask": _bright,
         "build_epsf_band": _epsf,
         "compute_zp": _zero_points,

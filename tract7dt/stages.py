@@ -38,6 +38,7 @@ __all__ = [
     "check_inputs",
     "compose_final_masks",
     "compute_zp",
+    "draw_gaia",
     "epsf_bands",
     "fit_patch_batch",
     "fit_refs",
@@ -150,7 +151,22 @@ def augment_gaia(settings: Settings, field: Ref, sources: Ref) -> Ref:
     augmented = src.augment(base, gaia, opened, settings, saturated if cut.enabled else None)
     src.write_augmented_csv(augmented, work.augmented_catalog)
     src.write_sources(augmented, work.sources("gaia"))
+    draw_gaia(settings, opened, augmented.table, len(base))
     return ref_to(work.sources("gaia"), "sources")
+
+
+def draw_gaia(settings: Settings, field: Field, table: pd.DataFrame, n_input: int) -> None:
+    """The picture of the match: the augmented catalogue, the first ``n_input`` rows being the user's."""
+    from tract7dt import qa
+    from tract7dt import sources as src
+
+    active = table.iloc[:n_input]
+    active = active.loc[~active["excluded_any"].to_numpy(bool)]
+    x, y = active["x_pix_white"].to_numpy(float), active["y_pix_white"].to_numpy(float)
+    box = src.selection_box(x, y, settings.zp.min_box_size_pix, field.box)
+    if "gaia_source_id" not in table:  # no star on the frame
+        table = table.assign(gaia_source_id="")
+    qa.draw_gaia(settings, WorkDir.of(settings), field, table, n_input, box)
 
 
 def gaia_skip_reason(settings: Settings) -> str | None:

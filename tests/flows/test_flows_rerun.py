@@ -34,7 +34,7 @@ crop: {margin: 6, plot_pre_crop: false}
 overlay: {zoom_enabled: false}
 plotting: {dpi: 40}
 epsf: {epsf_ngrid: 2, ngrid: 2}
-patch_run: {no_patch_overview: true, n_opt_iters: 6}
+patch_run: {no_patch_overview: true, no_cutouts: true, n_opt_iters: 6}
 runtime: {task_runner: thread, max_workers: 2}
 """
 

@@ -56,7 +56,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "plotting": {"dpi": 20},
     "epsf": {"epsf_ngrid": 1, "ngrid": 2, "max_workers": 1},
     "patch_inputs": {"max_workers": 1, "gzip_compresslevel": 0},
-    "patch_run": {"no_patch_overview": True},
+    "patch_run": {"no_patch_overview": True, "no_cutouts": True},
 }
 
 

@@ -20,7 +20,7 @@ from tract7dt.qa.bright import bright_mask_figure
 from tract7dt.qa.crop import after_crop_figure, before_crop_figure
 from tract7dt.qa.figure import new_figure, save_figure
 from tract7dt.qa.overlay import overlay_figure
-from tract7dt.qa.patch import patch_figure, weighted_stacks
+from tract7dt.qa.patch import patch_sheet, weighted_stacks
 from tract7dt.qa.profile import growth_curve, half_width, radial_profile
 from tract7dt.qa.psf import epsf_figure
 from tract7dt.qa.psf_stars import psf_stars_figure
@@ -227,7 +227,8 @@ def test_legends_fit(sources, patch_input, wcs, shape):
     stars_ = [{"x": 1, "y": 1, "origin": "sep", "used": False, "reason": r} for r in reasons]
     box = Box(0, shape[1], 0, shape[0])
     check_legend_fits(psf_stars_figure(white, box, stars_, band="r", cell="c", wcs=wcs, dpi=DPI))
-    check_legend_fits(overview(patch_input, wcs=wcs))
+    sheet = overview(patch_input, wcs=wcs)
+    assert max(x for name, xy in sheet.marks.items() if name.startswith("legend") for x, _ in xy) < 560
 
 
 # --- crop ----------------------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ def test_psf_stars_by_reason(tmp_path, white):
 
 
 def overview(p, dpi: int = DPI, wcs=None):
-    return patch_figure(p.data, p.model, p.weight, p.bands, p.table, p.patch, wcs=wcs, dpi=dpi)
+    return patch_sheet(p.data, p.model, p.weight, p.bands, p.table, p.patch, wcs=wcs, dpi=dpi)
 
 
 def test_stacks_are_weighted_and_residuals_have_unit_width(patch_input):
@@ -385,21 +386,28 @@ def test_stacks_are_weighted_and_residuals_have_unit_width(patch_input):
     assert np.isfinite(model[good]).all()
 
 
+def sheet_counts(sheet) -> dict[str, int]:
+    """``text -> N`` of the legend of a raster sheet."""
+    found = [text.split(" (N=") for text in sheet.texts if " (N=" in text]
+    return {label: int(rest.rstrip(")")) for label, rest in found}
+
+
 def test_patch_overview(tmp_path, patch_input):
     p = patch_input
-    figure = overview(p, wcs=make_wcs())
-    assert counts(figure) == {"star, fitted": 1, "galaxy, fitted": 2, "halo source": 1}
-    texts = all_texts(figure)
+    sheet = overview(p, dpi=300, wcs=make_wcs())
+    assert sheet_counts(sheet) == {"star, fitted": 1, "galaxy, fitted": 2, "halo source": 1}
+    texts = "\n".join(sheet.texts)
     assert "Patch r00_c01_pr02_pc03" in texts
     assert "3 bands: m400 … m625" in texts, "in the order of wavelength"
     assert "3 sources, 1 in the halo" in texts
-    np.testing.assert_allclose(drawn(figure, "star"), [[1015.0, 520.0]])
-    np.testing.assert_allclose(drawn(figure, "halo"), [[1003.0, 555.0]])
-    np.testing.assert_allclose(drawn(figure, "start")[0], [1016.0, 519.0])
-    for ax in figure.axes[:3]:
-        assert ax.get_xlim() == (999.5, 1069.5)
-        outline = ax.patches[0]
-        assert outline.get_bbox().bounds == (1009.5, 509.5, 50, 40)
+    assert "x [pix]" in texts
+    assert "y [pix]" in texts
+    zoom = 8  # 70 by 60 pixels of the roi on at most 560
+    for name, (x, y) in {"star": (15.0, 20.0), "halo": (3.0, 55.0), "start": (16.0, 19.0)}.items():
+        expected = ((x + 0.5) * zoom - 0.5, (60 - y - 0.5) * zoom - 0.5)
+        np.testing.assert_allclose(sheet.marks[name][0], expected, err_msg=name)
+    assert len(sheet.marks["base box"]) == 3
+    np.testing.assert_allclose(sheet.marks["base box"][0], (10 * zoom - 0.5, 50 * zoom - 0.5))
     qa.plot_patch_overview(
         p.data, p.model, p.weight, p.bands, p.table, p.patch, tmp_path / "o.png", wcs=make_wcs()
     )
@@ -411,11 +419,19 @@ def test_patch_residual_shows_its_sign(patch_input):
     p.data[:] = p.model
     p.data[:, 30:40, 50:60] += 20
     p.data[:, 5:15, 5:15] -= 20
-    image = np.asarray(overview(p).axes[2].images[0].get_array(), int)
-    above, below, zero = image[35, 55], image[10, 10], image[30, 30]
+    bare = dataclasses.replace(p, table=p.table.iloc[:0])
+    sheet = overview(bare, dpi=300)
+    (base_x, base_y), zoom = sheet.marks["base box"][0], 8
+    left, top = 52 + 2 * (70 * zoom + 16), 66  # of the third panel
+    assert (base_x, base_y) == (10 * zoom - 0.5, 50 * zoom - 0.5)
+
+    def seen(x: int, y: int) -> np.ndarray:
+        return sheet.rgb()[top + (59 - y) * zoom + 4, left + x * zoom + 4].astype(int)
+
+    above, below, zero = seen(55, 35), seen(8, 7), seen(30, 30)
     assert above[0] > above[2] + 40, "orange"
     assert below[2] > below[0] + 40, "blue"
-    assert zero.max(initial=0, where=[True, True, True, False]) < 30, "dark"
+    assert zero.max() < 30, "dark"
 
 
 def test_patch_overview_survives(tmp_path, patch_input):
@@ -440,8 +456,10 @@ def test_patch_overview_survives(tmp_path, patch_input):
             case.data, case.model, case.weight, case.bands, case.table, case.patch, folder / "o.png", dpi=DPI
         )
         check(folder / "o.png")
-    assert "every pixel is masked" in all_texts(overview(cases["masked"]))
-    assert len(drawn(overview(cases["unfitted"]), "unknown")) == 3, "they stand where they started"
+    assert "every pixel is masked" in overview(cases["masked"]).texts
+    unknown = overview(cases["unfitted"], dpi=300).marks["unknown"]
+    expected = [(8 * (x + 1.5) - 0.5, 8 * (60 - (y - 0.5)) - 0.5) for x, y in ((15, 20), (40, 35), (52, 12))]
+    np.testing.assert_allclose(unknown, expected, err_msg="they stand where they started")
 
 
 # --- zero point ----------------------------------------------------------------------------------------

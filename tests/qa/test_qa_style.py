@@ -41,6 +41,7 @@ PICTURES = {
     "bright": ("matched", "unmatched", "matched_source", "affected"),
     "patch": ("star", "galaxy", "unknown", "halo", "start"),
     "zp": ("kept", "unreliable", "clipped"),
+    "gaia": ("unlabelled", "gaia", "injected", "saturated"),
 }
 
 
@@ -68,7 +69,7 @@ def test_symbols_that_meet_differ_in_shape(picture):
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
-@pytest.mark.parametrize("picture", ["overlay", "bright", "patch"])
+@pytest.mark.parametrize("picture", ["overlay", "bright", "patch", "gaia"])
 def test_colours_stay_apart_for_colour_blind_readers(picture, blindness):
     """CIE76 of at least 18: several times the just noticeable 2.3."""
     for a, b in combinations(PICTURES[picture], 2):

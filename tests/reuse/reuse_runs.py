@@ -27,7 +27,7 @@ BASE: dict[str, dict[str, Any]] = {
     "plotting": {"dpi": 40},
     "epsf": {"epsf_ngrid": 1, "ngrid": 2, "max_workers": 1},
     "patch_inputs": {"max_workers": 2},
-    "patch_run": {"no_patch_overview": True, "n_opt_iters": 6},
+    "patch_run": {"no_patch_overview": True, "no_cutouts": True, "n_opt_iters": 6},
     "report": {"enabled": False},
 }
 

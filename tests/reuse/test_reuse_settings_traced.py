@@ -68,6 +68,7 @@ def reads(first: Rerun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     field.set("overlay.zoom_enabled", True)
     field.set("overlay.zoom_box", [20, 120, 20, 120])
     field.set("patch_run.no_patch_overview", False)
+    field.set("patch_run.no_cutouts", False)
     field.set("patch_run.resume", True)
     settings = field.settings
     found: dict[str, set[str]] = {}

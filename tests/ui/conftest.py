@@ -43,7 +43,7 @@ crop: {margin: 6, plot_pre_crop: false}
 overlay: {zoom_enabled: false}
 plotting: {dpi: 40}
 epsf: {epsf_ngrid: 1, ngrid: 2}
-patch_run: {no_patch_overview: true, n_opt_iters: 8}
+patch_run: {no_patch_overview: true, no_cutouts: true, n_opt_iters: 8}
 runtime: {max_workers: 2}
 night: {quiet_seconds: 0}
 """

@@ -9,7 +9,9 @@ from tract7dt.qa.crop import plot_white_after_crop, plot_white_before_crop
 from tract7dt.qa.draw import (
     draw_bright_mask,
     draw_crop,
+    draw_cutouts,
     draw_epsf_band,
+    draw_gaia,
     draw_overlays,
     draw_patch,
     draw_zero_points,
@@ -18,12 +20,15 @@ from tract7dt.qa.overlay import plot_white_overlay, plot_white_zoom
 from tract7dt.qa.patch import plot_patch_overview
 from tract7dt.qa.psf import plot_epsf
 from tract7dt.qa.psf_stars import plot_psf_stars
+from tract7dt.qa.residual_map import write_residual_map
 from tract7dt.qa.zp import plot_zp_vs_mag
 
 __all__ = [
     "draw_bright_mask",
     "draw_crop",
+    "draw_cutouts",
     "draw_epsf_band",
+    "draw_gaia",
     "draw_overlays",
     "draw_patch",
     "draw_zero_points",
@@ -36,4 +41,5 @@ __all__ = [
     "plot_white_overlay",
     "plot_white_zoom",
     "plot_zp_vs_mag",
+    "write_residual_map",
 ]

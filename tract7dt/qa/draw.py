@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pandas as pd
 from astropy.io import fits
-from astropy.wcs import WCS
+from astropy.wcs import WCS, FITSFixedWarning
 
 from tract7dt.qa.bright import plot_bright_mask
+from tract7dt.qa.compass import sky_geometry
 from tract7dt.qa.crop import plot_white_after_crop, plot_white_before_crop
-from tract7dt.qa.overlay import plot_white_overlay, plot_white_zoom
+from tract7dt.qa.cutouts import CutoutSheet, cutout_sheets
+from tract7dt.qa.gaia import plot_gaia_augmentation
+from tract7dt.qa.overlay import SIDE, plot_white_overlay, plot_white_zoom
 from tract7dt.qa.patch import plot_patch_overview
 from tract7dt.qa.psf import plot_epsf
 from tract7dt.qa.psf_stars import plot_psf_stars
+from tract7dt.qa.stretch import display_factor
 from tract7dt.qa.zp import plot_zp_vs_mag
 from tract7dt.types import F4, F8, U1, Box, EpsfGrid, Field, PatchPayload, ZeroPoint
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tract7dt.settings import Settings
     from tract7dt.store import WorkDir
 
 __all__ = [
     "draw_bright_mask",
     "draw_crop",
+    "draw_cutouts",
     "draw_epsf_band",
+    "draw_gaia",
     "draw_overlays",
     "draw_patch",
     "draw_zero_points",
@@ -84,6 +92,21 @@ class BandCells(Protocol):
         """The records."""
 
 
+#: Two pictures a band: beyond this resolution they only take longer.
+_BAND_DPI = 150
+_POINTS = 72.0
+
+
+def useful_dpi(wanted: int, shape: tuple[int, int], downsample: int = 1) -> int:
+    """Resolution at which an image is drawn: no finer than its own pixels, and at least 150 if so wanted.
+
+    A picture of a small frame at 300 dots per inch would show every pixel as a square, and take four times
+    as long as one at 150.
+    """
+    pixels = max(shape) / display_factor(shape, downsample, max(shape))
+    return min(wanted, max(_BAND_DPI, round(pixels * _POINTS / SIDE)))
+
+
 def draw_crop(settings: Settings, work: WorkDir, field: Field) -> None:
     """white_before_crop.png and white_after_crop.png, as ``crop.enabled`` and ``crop.plot_*`` say.
 
@@ -93,7 +116,8 @@ def draw_crop(settings: Settings, work: WorkDir, field: Field) -> None:
     crop = settings.crop
     if not crop.enabled:
         return
-    dpi, preview = settings.plotting.dpi, work.frames / "white_full_preview.npy"
+    preview = work.frames / "white_full_preview.npy"
+    dpi = useful_dpi(settings.plotting.dpi, field.white.shape, crop.post_crop_display_downsample)
     if crop.plot_pre_crop and preview.is_file():
         manifest = json.loads(work.field_manifest.read_text(encoding="utf-8"))
         plot_white_before_crop(
@@ -123,7 +147,10 @@ def draw_overlays(settings: Settings, work: WorkDir, field: Field, table: pd.Dat
     overlay = settings.overlay
     if not overlay.enabled:
         return
-    gal_model, dpi = str(settings.patch_run.gal_model), settings.plotting.dpi
+    gal_model = str(settings.patch_run.gal_model)
+    dpi = useful_dpi(settings.plotting.dpi, field.white.shape, overlay.downsample_full)
+    x0, x1, y0, y1 = overlay.zoom_box
+    zoom_dpi = useful_dpi(settings.plotting.dpi, (max(y1 - y0, 1), max(x1 - x0, 1)))
     plot_white_overlay(
         field.white,
         table,
@@ -143,8 +170,25 @@ def draw_overlays(settings: Settings, work: WorkDir, field: Field, table: pd.Dat
             zoom_box=tuple(overlay.zoom_box),
             gal_model=gal_model,
             title=f"{work.name}: sources by type, zoom",
-            dpi=dpi,
+            dpi=zoom_dpi,
         )
+
+
+def draw_gaia(
+    settings: Settings, work: WorkDir, field: Field, table: pd.DataFrame, n_input: int, box: Box | None
+) -> None:
+    """gaia_augmentation_overlay.png; arguments as in :func:`tract7dt.qa.gaia.plot_gaia_augmentation`."""
+    plot_gaia_augmentation(
+        field.white,
+        table,
+        n_input,
+        work.gaia_overlay,
+        wcs=field.wcs,
+        box=box,
+        downsample=settings.overlay.downsample_full,
+        title=f"{work.name}: match with Gaia",
+        dpi=useful_dpi(settings.plotting.dpi, field.white.shape, settings.overlay.downsample_full),
+    )
 
 
 def draw_bright_mask(
@@ -165,7 +209,7 @@ def draw_bright_mask(
         wcs=field.wcs,
         downsample=settings.overlay.downsample_full,
         title=f"{work.name}: bright sources and their mask",
-        dpi=settings.plotting.dpi,
+        dpi=useful_dpi(settings.plotting.dpi, field.white.shape, settings.overlay.downsample_full),
     )
 
 
@@ -212,9 +256,8 @@ def draw_patch(
     weight, model : ndarray (nband, ny, nx)
         Weights of the fit, model with sky.
     fitted : DataFrame
-        The per-patch catalogue: ``source_index`` and the fitted columns, base sources only.
+        ``source_index`` and the fitted columns of the sources that have them.
     """
-    wcs = WCS(fits.getheader(work.wcs)) if work.wcs.is_file() else None
     plot_patch_overview(
         payload.data,
         model,
@@ -223,9 +266,89 @@ def draw_patch(
         overview_table(payload.table, fitted, payload.bands),
         payload.patch,
         work.patch_dir(payload.patch.tag) / "patch_overview.png",
-        wcs=wcs,
+        wcs=_working_wcs(work),
         dpi=settings.plotting.dpi,
     )
+
+
+def draw_cutouts(
+    settings: Settings,
+    work: WorkDir,
+    payload: PatchPayload,
+    weight: F4,
+    model: F4,
+    fitted: pd.DataFrame,
+) -> None:
+    """cutouts/src_{ID}.png and src_halo_{ID}.png of a patch, arguments as for :func:`draw_patch`.
+
+    Of all its sources, those of the base first, ``patch_run.cutout_start`` and ``cutout_max_sources`` choose.
+    Cutouts of an earlier fit are removed.
+    """
+    run, tag, table = settings.patch_run, payload.patch.tag, payload.table
+    halo = table["_is_halo_source"].to_numpy(bool)
+    end = None if run.cutout_max_sources is None else run.cutout_start + run.cutout_max_sources
+    numbers = np.argsort(halo, kind="stable")[run.cutout_start : end].tolist()
+    names = source_names(table)
+    paths = [work.cutout(tag, names[i], halo=bool(halo[i])) for i in numbers]
+    drop_others(work.cutouts(tag), paths)
+    if not numbers:
+        return
+    shown = overview_table(table, fitted, payload.bands)
+    mine = fitted.set_index("source_index").reindex(table["source_index"]).reset_index(drop=True)
+    shown = pd.concat(
+        [shown, mine[[name for name in mine if name not in shown and name != "stype_fit"]]], axis=1
+    )
+    roi = payload.patch.roi
+    sky = sky_geometry(_working_wcs(work), (roi.x0 + roi.x1 - 1) / 2, (roi.y0 + roi.y1 - 1) / 2)
+    shared = CutoutSheet(payload.data, model, weight, payload.sky_sigma, payload.bands, shown, run, sky)
+    titles = [_cutout_title(table, shown, names[i], i, tag) for i in numbers]
+    cutout_sheets(shared, titles, paths, numbers)
+
+
+def source_names(table: pd.DataFrame) -> list[str]:
+    """How the sources of a table are called in file names: their ID, without one the row of the catalogue."""
+    rows = [str(row) for row in table["source_index"]]
+    if "ID" not in table:
+        return rows
+    return [
+        text if isinstance(text, str) and text else row for text, row in zip(table["ID"], rows, strict=True)
+    ]
+
+
+def _cutout_title(
+    table: pd.DataFrame, shown: pd.DataFrame, name: str, number: int, tag: str
+) -> tuple[str, str]:
+    row = table.iloc[number]
+    kind = str(shown["stype"].iloc[number] or "unknown type").lower()
+    halo = ", halo source" if bool(row["_is_halo_source"]) else ""
+    place = f"RA {row['RA']:.5f}°, DEC {row['DEC']:+.5f}°" if "RA" in row and "DEC" in row else ""
+    x, y = row["x_pix_white"], row["y_pix_white"]
+    return f"{name}   {kind}{halo}", f"{place}   x {x:.1f}, y {y:.1f} pix   patch {tag}   flux in counts"
+
+
+def drop_others(folder: Path, keep: Sequence[Path]) -> None:
+    """Remove the pictures of ``folder`` that are not to be there any more."""
+    if folder.is_dir():
+        current = {path.name for path in keep}
+        for path in folder.glob("src_*.png"):
+            if path.name not in current:
+                path.unlink()
+
+
+def _working_wcs(work: WorkDir) -> WCS | None:
+    try:
+        changed = work.wcs.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+    return _read_wcs(str(work.wcs), changed)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_wcs(path: str, changed: int) -> WCS:
+    """The WCS of a header, read once as long as the file is the same; it has no pixels behind it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        return WCS(fits.getheader(path))
 
 
 def overview_table(table: pd.DataFrame, fitted: pd.DataFrame, bands: Sequence[str]) -> pd.DataFrame:
@@ -267,7 +390,8 @@ def draw_zero_points(
     stars : DataFrame
         As in :func:`tract7dt.qa.zp.plot_zp_vs_mag`, all bands.
     """
+    dpi = min(settings.plotting.dpi, _BAND_DPI)
     for zp in zero_points:
         for suffix, full_range in (("", False), ("_fullrange", True)):
             path = work.zp / f"zp_vs_mag__{zp.band}{suffix}.png"
-            plot_zp_vs_mag(stars, zp, settings.zp, path, full_range=full_range, dpi=settings.plotting.dpi)
+            plot_zp_vs_mag(stars, zp, settings.zp, path, full_range=full_range, dpi=dpi)

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
-from tract7dt.qa.compass import sky_geometry
-from tract7dt.qa.figure import Panel, SkySheet, axes_at, dress, note, save_figure, sky_sheet
-from tract7dt.qa.overlay import extent_of, sky_subtitle
-from tract7dt.qa.stretch import Stretch, block_mean, display_factor, grey, measure_stretch
-from tract7dt.qa.style import (
-    CONTRAST,
-    INK,
-    SIGNED,
-    SYMBOLS,
-    draw_symbols,
-    fading_scale,
-    legend_handle,
-    order_bands,
-)
+from tract7dt.qa.compass import SkyGeometry, sky_geometry
+from tract7dt.qa.overlay import sky_subtitle
+from tract7dt.qa.raster import SIGNED_STEPS, Sheet, grey_index, signed_index
+from tract7dt.qa.raster_sky import draw_axis, draw_sky_strip
+from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
+from tract7dt.qa.style import CONTRAST, FAINT, INK, PAPER, SYMBOLS, fading_scale, order_bands
 from tract7dt.types import F4, F8, Bool, Box, Patch
 
 if TYPE_CHECKING:
     import pandas as pd
     from astropy.wcs import WCS
 
-__all__ = ["patch_figure", "plot_patch_overview", "weighted_stacks"]
+__all__ = ["patch_sheet", "plot_patch_overview", "weighted_stacks"]
 
-_SIDE = 172.0
+#: Longer side of a panel: points as for every picture, and never more pixels than this.
+_SIDE, _MOST = 172.0, 560
 _SIGMAS = 5.0
-_STAR, _HALO = "star", "halo"
+_LEFT, _TOP, _GAP, _BAR = 52, 66, 16, 52
+_AXIS, _STRIP = 34, 44
+_LEVELS = 48
 
 
 def plot_patch_overview(
@@ -70,11 +57,12 @@ def plot_patch_overview(
     wcs : WCS, optional
         Of the working frame, for compass and scale bar.
     dpi : int
+        A panel is 172 points wide, and at most 560 pixels.
     """
-    save_figure(patch_figure(data, model, weight, bands, table, patch, wcs=wcs, dpi=dpi), path)
+    patch_sheet(data, model, weight, bands, table, patch, wcs=wcs, dpi=dpi).save(path, dpi)
 
 
-def patch_figure(
+def patch_sheet(
     data: F4,
     model: F4,
     weight: F4,
@@ -84,45 +72,95 @@ def patch_figure(
     *,
     wcs: WCS | None,
     dpi: int,
-) -> Figure:
-    """The figure behind :func:`plot_patch_overview`."""
+) -> Sheet:
+    """The picture behind :func:`plot_patch_overview`."""
     seen, fitted, residual = weighted_stacks(data, model, weight)
     roi = patch.roi
-    factor = display_factor(seen.shape, 1, int(_SIDE * dpi / 72))
+    side = min(int(_SIDE * dpi / 72), _MOST)
+    factor = display_factor(seen.shape, 1, side)
     seen, fitted = block_mean(seen, factor), block_mean(fitted, factor)
     # The mean of n independent pixels in sigma has a width of 1/sqrt(n): scaled back, 1 stays one sigma.
     residual = block_mean(residual, factor) * np.float32(factor)
     stretch = measure_stretch(seen)
-    extent = extent_of(seen.shape, factor, roi)
+    zoom = max(1, side // max(seen.shape))
+    width, height = seen.shape[1] * zoom, seen.shape[0] * zoom
     sky = sky_geometry(wcs, (roi.x0 + roi.x1 - 1) / 2, (roi.y0 + roi.y1 - 1) / 2)
+    total = max(_LEFT + 3 * width + 2 * _GAP + _BAR + 6, 660)
+    sheet = Sheet.blank(total, _TOP + height + _AXIS + _STRIP)
+    sheet.text(_LEFT, 6, f"Patch {patch.tag}", size=15, color=INK, bold=True)
+    missing = bool(np.isnan(seen).any())
+    sheet.text(_LEFT, 27, _subtitle(bands, table, residual, sky, factor, missing), size=10, color=FAINT)
+    panels = (
+        ("data, weighted stack", grey_index(stretch.grey(seen), _LEVELS)),
+        ("model", grey_index(stretch.grey(fitted), _LEVELS)),
+        ("(data − model) / σ", signed_index(residual, _SIGMAS)),
+    )
+    for number, (title, index) in enumerate(panels):
+        left = _LEFT + number * (width + _GAP)
+        sheet.text(left, _TOP - 18, title, size=12, color=INK)
+        sheet.image(left, _TOP, index, zoom)
+        draw_axis(sheet, left, _TOP + height, width, (roi.x0, roi.x1), "x [pix]", horizontal=True)
+    draw_axis(sheet, _LEFT, _TOP, height, (roi.y0, roi.y1), "y [pix]", horizontal=False)
+    _color_bar(sheet, _LEFT + 3 * width + 2 * _GAP + 8, _TOP, height)
+    place = _Place(roi, _LEFT, _TOP, width, height, zoom / factor)
+    for number in range(3):
+        place.outline(place.panel(sheet, number), patch.base)
+    _draw_sources(sheet, place, table)
+    if not np.isfinite(seen).any():
+        sheet.text(_LEFT + 8, _TOP + height / 2 - 8, "every pixel is masked", size=11, color=PAPER)
+    draw_sky_strip(sheet, sheet.pixels.shape[0] - _STRIP, _STRIP, _legend(table), sky, zoom / factor, width)
+    return sheet
+
+
+class _Place:
+    """Where a position of the working frame lies in a panel."""
+
+    def __init__(self, roi: Box, left: int, top: int, width: int, height: int, per_pixel: float) -> None:
+        self.roi, self._left, self._top = roi, left, top
+        self._width, self._height, self.per_pixel = width, height, per_pixel
+
+    def panel(self, sheet: Sheet, number: int) -> Sheet:
+        """A panel as a sheet of its own, so that no symbol sticks out of it."""
+        left = self._left + number * (self._width + _GAP)
+        part = sheet.pixels[self._top : self._top + self._height, left : left + self._width]
+        return Sheet(part, sheet.texts, sheet.marks)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels of a panel of a position."""
+        return (
+            (x - self.roi.x0 + 0.5) * self.per_pixel - 0.5,
+            self._height - (y - self.roi.y0 + 0.5) * self.per_pixel - 0.5,
+        )
+
+    def outline(self, panel: Sheet, box: Box) -> None:
+        """The base box, dashed."""
+        x0, y1 = self.at(box.x0 - 0.5, box.y0 - 0.5)
+        x1, y0 = self.at(box.x1 - 0.5, box.y1 - 0.5)
+        panel.outline(round(x0), round(y0), round(x1 - x0) + 1, round(y1 - y0) + 1, CONTRAST, dash=4)
+        panel.marks.setdefault("base box", []).append((x0, y1))
+
+    @property
+    def area(self) -> float:
+        """Of a panel, square pixels."""
+        return float(self._width * self._height)
+
+
+def _subtitle(
+    bands: Sequence[str],
+    table: pd.DataFrame,
+    residual: F4,
+    sky: SkyGeometry | None,
+    factor: int,
+    missing: bool,
+) -> str:
     order = order_bands(bands)
     names = order[0] if len(order) == 1 else f"{order[0]} … {order[-1]}" if order else "none"
     halo = table["_is_halo_source"].to_numpy(bool)
-    subtitle = [
-        f"{len(bands)} bands: {names}",
-        f"{int((~halo).sum())} sources, {int(halo.sum())} in the halo",
-    ]
+    parts = [f"{len(bands)} bands: {names}", f"{int((~halo).sum())} sources, {int(halo.sum())} in the halo"]
     spread = _spread(residual)
     if np.isfinite(spread):
-        subtitle.append(f"residual scatter {spread:.2f} σ")
-    subtitle.append(sky_subtitle(sky, factor, missing=bool(np.isnan(seen).any())))
-    panels = [
-        Panel(grey(seen, stretch), extent, "data, weighted stack"),
-        Panel(grey(fitted, Stretch(stretch.sky, stretch.sigma, stretch.peak)), extent, "model"),
-        Panel(_signed(residual), extent, "(data − model) / σ"),
-    ]
-    sheet = sky_sheet(
-        panels, title=f"Patch {patch.tag}", subtitle="   ·   ".join(subtitle), handles=_legend(table),
-        sky=sky, dpi=dpi, side=_SIDE, extra_right=34.0,
-    )  # fmt: skip
-    _color_bar(sheet)
-    for ax in sheet.panels:
-        _outline(ax, patch.base)
-        ax.set(xlim=(roi.x0 - 0.5, roi.x1 - 0.5), ylim=(roi.y0 - 0.5, roi.y1 - 0.5))
-    _draw_sources(sheet, table, roi)
-    if not np.isfinite(seen).any():
-        note(sheet.panels[0], "every pixel is masked", on_dark=True)
-    return sheet.figure
+        parts.append(f"residual scatter {spread:.2f} σ")
+    return "   ·   ".join([*parts, sky_subtitle(sky, factor, missing=missing)])
 
 
 def weighted_stacks(data: F4, model: F4, weight: F4) -> tuple[F4, F4, F4]:
@@ -154,40 +192,6 @@ def _spread(residual: F4) -> float:
     return float(1.4826 * np.median(np.abs(good - np.median(good)))) if good.size else float("nan")
 
 
-def _signed(residual: F4) -> np.ndarray:
-    # Quarters of a sigma: few colours, so that the picture compresses.
-    level = np.clip(np.round(residual * 4) / 4, -_SIGMAS, _SIGMAS)
-    rgba = SIGNED(np.ma.masked_invalid(Normalize(-_SIGMAS, _SIGMAS)(level)), bytes=True)
-    return np.asarray(rgba)
-
-
-def _color_bar(sheet: SkySheet) -> None:
-    last = sheet.panels[-1]
-    box, figure = last.get_position(), sheet.figure
-    width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
-    bar = axes_at(figure, box.x1 * width + 5, (1 - box.y1) * height, 6, box.height * height)
-    scale = ScalarMappable(Normalize(-_SIGMAS, _SIGMAS), SIGNED)
-    colorbar = figure.colorbar(scale, cax=bar, ticks=[-5, -2.5, 0, 2.5, 5])
-    colorbar.outline.set_linewidth(0.5)
-    dress(bar, "", "")
-    bar.set_ylabel("σ", fontsize=8, color=INK, rotation=0, labelpad=1)
-
-
-def _outline(ax: Axes, base: Box) -> None:
-    ax.add_patch(
-        Rectangle(
-            (base.x0 - 0.5, base.y0 - 0.5),
-            base.nx,
-            base.ny,
-            fill=False,
-            edgecolor=CONTRAST,
-            linewidth=0.8,
-            linestyle=(0, (4, 3)),
-            alpha=0.8,
-        )
-    )
-
-
 def _columns(table: pd.DataFrame, roi: Box) -> tuple[F8, F8, F8, F8]:
     """Start and fitted positions in the working frame; fitted NaN where there is none."""
     out: list[F8] = []
@@ -212,26 +216,36 @@ def _kinds(table: pd.DataFrame) -> dict[str, Bool]:
     }
 
 
-def _draw_sources(sheet: SkySheet, table: pd.DataFrame, roi: Box) -> None:
-    x0, y0, x1, y1 = _columns(table, roi)
+def _color_bar(sheet: Sheet, left: int, top: int, height: int) -> None:
+    values = np.linspace(-_SIGMAS, _SIGMAS, max(height, SIGNED_STEPS))[:height, None]
+    sheet.image(left, top, signed_index(np.repeat(values, 9, axis=1), _SIGMAS))
+    for value in (-5.0, -2.5, 0.0, 2.5, 5.0):
+        y = top + height - 1 - (value + _SIGMAS) / (2 * _SIGMAS) * (height - 1)
+        sheet.line(left + 9, y, left + 12, y, INK)
+        sheet.text(left + 15, y - 7, f"{value:g} σ".replace("-", "−"), size=10, color=INK)
+
+
+def _draw_sources(sheet: Sheet, place: _Place, table: pd.DataFrame) -> None:
+    x0, y0, x1, y1 = _columns(table, place.roi)
     # A source without a fit stands where it started.
     there = np.isfinite(x1) & np.isfinite(y1)
     x, y = np.where(there, x1, x0), np.where(there, y1, y0)
-    scale = min(0.8, fading_scale(len(table), sheet.area_pt2))
-    data, _, residual = sheet.panels
-    moved = np.stack([np.column_stack([x0, y0])[there], np.column_stack([x1, y1])[there]], axis=1)
-    data.add_collection(
-        LineCollection(list(moved), colors=CONTRAST, linewidths=0.7, alpha=0.8), autolim=False
-    )
+    scale = min(1.0, 1.2 * fading_scale(len(table), place.area))
+    data, residual = place.panel(sheet, 0), place.panel(sheet, 2)
+    for i in np.flatnonzero(there):
+        data.line(*place.at(x0[i], y0[i]), *place.at(x1[i], y1[i]), CONTRAST)
     for name, members in _kinds(table).items():
-        draw_symbols(data, SYMBOLS[name], x[members], y[members], scale=scale)
-        # On the residual only a hair line: what is inside of the symbol matters here.
-        thin = replace(SYMBOLS[name], width=0.5)
-        draw_symbols(residual, thin, x[members], y[members], scale=scale, rim=False)
-    draw_symbols(data, SYMBOLS["start"], x0, y0, scale=0.7 * scale)
+        symbol = SYMBOLS[name]
+        size = symbol.size * 1.5 * scale
+        for i in np.flatnonzero(members & np.isfinite(x) & np.isfinite(y)):
+            data.mark(name, symbol, *place.at(x[i], y[i]), size=size, width=1.4)
+            # On the residual only a hair line: what is inside of the symbol matters here.
+            residual.mark(f"{name} residual", symbol, *place.at(x[i], y[i]), size=size, width=0.8, rim=False)
+    for i in np.flatnonzero(np.isfinite(x0) & np.isfinite(y0)):
+        data.mark("start", SYMBOLS["start"], *place.at(x0[i], y0[i]), size=9 * scale, width=1.0)
 
 
-def _legend(table: pd.DataFrame) -> list[Line2D]:
+def _legend(table: pd.DataFrame) -> list[tuple[str, str]]:
     kinds = _kinds(table)
     texts = {
         "star": "star, fitted",
@@ -239,11 +253,9 @@ def _legend(table: pd.DataFrame) -> list[Line2D]:
         "unknown": "unknown type",
         "halo": "halo source",
     }
-    handles = [
-        legend_handle(SYMBOLS[name], f"{text} (N={int(kinds[name].sum())})")
+    entries = [
+        (name, f"{text} (N={int(kinds[name].sum())})")
         for name, text in texts.items()
-        if kinds[name].any() or name in (_STAR, _HALO)
+        if kinds[name].any() or name in ("star", "halo")
     ]
-    handles.append(legend_handle(SYMBOLS["start"], "start position"))
-    handles.append(Line2D([], [], color=CONTRAST, linewidth=0.8, linestyle=(0, (4, 3)), label="base box"))
-    return handles
+    return [*entries, ("start", "start position")]

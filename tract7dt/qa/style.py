@@ -113,6 +113,10 @@ SYMBOLS: dict[str, Symbol] = {
     # PSF stars
     "psf_used": Symbol("o", "#baff55", "#3f8f00", size=9.0, width=1.3),
     "gaia": Symbol("D", "#5c9dff", "#1f5fd0", size=12.5, width=0.8),
+    # the match with Gaia
+    "unlabelled": Symbol("o", "#aab2bd", "#6c7480", size=6.0, width=0.8),
+    "injected": Symbol("p", "#ffb347", "#b86200", size=11.0, width=1.4),
+    "cropped": Symbol("x", "#ff9a3d", "#b86200", size=8.0, width=1.3),
     # zero point
     "kept": Symbol("o", "#40eaff", "#0089a8", size=4.0, width=0.6, filled=True),
     "unreliable": Symbol("d", "#9aa3ae", "#8a929c", size=4.5, width=0.8),

@@ -102,6 +102,7 @@ NEEDS: Mapping[str, Needs] = MappingProxyType(
                 "zp.gaia_pos_err_pix",
                 *(f"source_saturation_cut.{name}" for name in _CUT),
             ),
+            pictures=("plotting.dpi", "overlay.downsample_full"),
             free=(_GAIA,),
         ),
         "bright_mask": Needs(
@@ -159,7 +160,17 @@ NEEDS: Mapping[str, Needs] = MappingProxyType(
         ),
         "fit_patch_batch": Needs(
             result=FIT_KEYS,
-            pictures=("patch_run.no_patch_overview", "plotting.dpi"),
+            pictures=(
+                "patch_run.no_patch_overview",
+                "patch_run.no_cutouts",
+                *(
+                    f"patch_run.{name}"
+                    for name in PatchRunSettings.model_fields
+                    if name.startswith("cutout_")
+                ),
+                "plotting.dpi",
+                "report.enabled",
+            ),
             free=("patch_run.resume", "patch_run.threads_per_process", "outputs.tractor_out_dir"),
         ),
         "merge": Needs(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         match_one_to_one,
         place_gaia,
         read_gaia,
+        selection_box,
         write_augmented_csv,
     )
     from tract7dt.sources.start import model_sources
@@ -33,6 +34,7 @@ __all__ = [
     "read_catalogue",
     "read_gaia",
     "read_sources",
+    "selection_box",
     "with_saturation",
     "write_augmented_csv",
     "write_sources",
@@ -46,6 +48,7 @@ _HOME = {
     "augment": "gaia",
     "gaia_magnitudes": "gaia",
     "match_one_to_one": "gaia",
+    "selection_box": "gaia",
     "place_gaia": "gaia",
     "read_gaia": "gaia",
     "write_augmented_csv": "gaia",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
@@ -178,6 +179,22 @@ class WorkDir:
         """Status, counters and errors of one patch's fit."""
         return self.patch_dir(tag) / "meta.json"
 
+    def patch_model(self, tag: str) -> Path:
+        """Fitted parameters of all sources of a patch (base and halo), from which its model is drawn again."""
+        return self.patch_dir(tag) / "model.npz"
+
+    def patch_residual(self, tag: str) -> Path:
+        """Residual maps of a patch's base box, block-averaged, int8 .npy."""
+        return self.patch_dir(tag) / "residual.npy"
+
+    def cutouts(self, tag: str) -> Path:
+        """Folder of the cutouts of a patch's sources."""
+        return self.patch_dir(tag) / "cutouts"
+
+    def cutout(self, tag: str, source: str, *, halo: bool = False) -> Path:
+        """Cutouts of one source; what cannot stand in a file's name is escaped as in a URL."""
+        return self.cutouts(tag) / f"src_{'halo_' if halo else ''}{quote(source, safe='+ ,=@')[:180]}.png"
+
     def patch_log(self, tag: str) -> Path:
         """Log of one patch's fit."""
         return self.patch_dir(tag) / f"{tag}.log"
@@ -201,6 +218,16 @@ class WorkDir:
     def zp_per_object(self) -> Path:
         """One row a star and band."""
         return self.zp / "zp_all_bands__per_object.csv"
+
+    @property
+    def gaia_overlay(self) -> Path:
+        """Picture of the match with Gaia."""
+        return self.zp / "gaia_augmentation_overlay.png"
+
+    @property
+    def report(self) -> Path:
+        """The report of the run."""
+        return self.root / "report.html"
 
     @property
     def run_summary(self) -> Path:

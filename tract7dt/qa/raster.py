@@ -1,0 +1,317 @@
+"""A light canvas for the pictures that a run makes by the hundred: cutouts of sources, overviews of patches.
+
+Every pixel is an index into one fixed palette (sky greys, the signed scale, a colour cube), so that an image
+goes in by one look-up and the file comes out without a search for colours. Such a picture takes milliseconds,
+a Matplotlib figure hundreds. Symbols and colours are those of :mod:`tract7dt.qa.style`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+from PIL import ImageFont
+
+from tract7dt.qa.marker_stamps import marker_stamp
+from tract7dt.qa.style import NO_DATA, PAPER, SIGNED, Symbol
+from tract7dt.store import atomic_path
+
+__all__ = [
+    "GREYS",
+    "NO_DATA_INDEX",
+    "SIGNED_STEPS",
+    "Sheet",
+    "grey_index",
+    "lay",
+    "lay_mark",
+    "signed_index",
+    "text_width",
+]
+
+U1 = NDArray[np.uint8]
+
+#: Grey levels, darkest first, at the beginning of the palette.
+GREYS = 64
+NO_DATA_INDEX = GREYS
+#: Levels of the signed scale, the lowest first; zero in the middle.
+SIGNED_STEPS = 41
+_SIGNED_FIRST = GREYS + 1
+_CUBE = 5
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _palette() -> U1:
+    greys = np.repeat(np.linspace(6, 255, GREYS)[:, None], 3, axis=1)
+    signed = np.asarray(SIGNED(np.linspace(0, 1, SIGNED_STEPS)))[:, :3] * 255
+    steps = np.linspace(0, 255, _CUBE)
+    cube = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    rest = np.zeros((256 - GREYS - 1 - SIGNED_STEPS - len(cube), 3))
+    parts = [greys, np.array([to_rgb(NO_DATA)]) * 255, signed, cube, rest]
+    return np.round(np.concatenate(parts)).astype(np.uint8)
+
+
+_PALETTE = _palette()
+_USED = GREYS + 1 + SIGNED_STEPS + _CUBE**3
+
+
+@functools.cache
+def _nearest() -> U1:
+    """Palette index of every colour of 5, 6 and 5 bits; the signed scale is for images alone."""
+    red, green, blue = np.meshgrid(*(np.linspace(0, 255, n) for n in (32, 64, 32)), indexing="ij")
+    colors = np.stack([red, green, blue], axis=-1).reshape(-1, 3)
+    usable = np.r_[0:GREYS, GREYS + 1 + SIGNED_STEPS : _USED]
+    table = _PALETTE[usable].astype(float)
+    distance = (table**2).sum(axis=1)[None, :] - 2.0 * colors @ table.T
+    return usable[distance.argmin(axis=1)].astype(np.uint8)
+
+
+def _to_index(rgb: NDArray[np.floating]) -> U1:
+    code = np.clip(rgb, 0, 255).astype(np.uint16)
+    return _nearest()[((code[..., 0] >> 3) << 11) | ((code[..., 1] >> 2) << 5) | (code[..., 2] >> 3)]
+
+
+def grey_index(level: NDArray[np.floating], levels: int = GREYS) -> U1:
+    """Palette index of brightness in [0, 1]; NaN becomes the colour of no data.
+
+    Fewer ``levels`` make noise compress better.
+    """
+    missing = np.isnan(level)
+    step = (GREYS - 1) / (levels - 1)
+    index = np.round(np.round(np.where(missing, 0.0, level) * (levels - 1)) * step).astype(np.uint8)
+    index[missing] = NO_DATA_INDEX
+    return index
+
+
+def signed_index(value: NDArray[np.floating], limit: float) -> U1:
+    """Palette index of a signed quantity that is shown from ``-limit`` to ``limit``."""
+    missing = ~np.isfinite(value)
+    scaled = np.clip(np.where(missing, 0.0, value) / limit, -1.0, 1.0)
+    index = np.round(scaled * (SIGNED_STEPS // 2)).astype(np.int16) + SIGNED_STEPS // 2 + _SIGNED_FIRST
+    index[missing] = NO_DATA_INDEX
+    return index.astype(np.uint8)
+
+
+@functools.cache
+def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+@functools.lru_cache(maxsize=2048)
+def _glyph(letter: str, size: int, bold: bool) -> NDArray[np.float32]:
+    """Coverage of a letter; as high as the font, as wide as the way to the next letter."""
+    font = _font(size, bold)
+    ascent, descent = font.getmetrics()
+    core, (dx, dy) = font.getmask2(letter, mode="L", anchor="ls")
+    width, height = core.size
+    out = np.zeros((ascent + descent, max(round(font.getlength(letter)), 1)), np.float32)
+    drawn = np.frombuffer(bytes(core), np.uint8).reshape(height, width) / np.float32(255)
+    top, left = max(ascent + dy, 0), max(dx, 0)
+    drawn = drawn[: out.shape[0] - top, : max(out.shape[1] - left, 0)]
+    out[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
+    return out
+
+
+def _text_mask(text: str, size: int, bold: bool) -> NDArray[np.float32]:
+    """Coverage of a line of text, letter by letter: most texts are numbers that come once."""
+    return np.concatenate([_glyph(letter, size, bold) for letter in text or " "], axis=1)
+
+
+def text_width(text: str, size: int, bold: bool = False) -> int:
+    """Width of a line of text in pixels."""
+    return int(_text_mask(text, size, bold).shape[1])
+
+
+def lay(pixels: U1, left: int, top: int, mask: NDArray[np.float32], color: str) -> None:
+    """Lay a colour over images of palette indices as far as ``mask`` covers; what sticks out is cut off.
+
+    Parameters
+    ----------
+    pixels : ndarray, uint8 (..., height, width)
+        Changed in place, all images alike.
+    left, top : int
+        Where the mask begins.
+    mask : ndarray, float32
+        0 to 1.
+    color : str
+    """
+    height, width = pixels.shape[-2:]
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + mask.shape[1], width), min(top + mask.shape[0], height)
+    if x0 >= x1 or y0 >= y1:
+        return
+    cover = mask[y0 - top : y1 - top, x0 - left : x1 - left]
+    rows, cols = np.nonzero(cover > 0.04)
+    where = (..., y0 + rows, x0 + cols)
+    share = cover[rows, cols][:, None]
+    mixed = _PALETTE[pixels[where]] * (1 - share) + _rgb(color) * share
+    pixels[where] = _to_index(mixed)
+
+
+@functools.cache
+def _rgb(color: str) -> NDArray[np.float32]:
+    return np.array(to_rgb(color), np.float32) * 255
+
+
+def lay_mark(
+    pixels: U1, symbol: Symbol, x: float, y: float, *, size: float, width: float, rim: bool = True
+) -> None:
+    """Set a symbol with its middle at ``(x, y)``, row 0 being the upper one; see :func:`lay`."""
+    for color, mask in marker_stamp(symbol, round(size, 1), round(width, 1), rim):
+        half = mask.shape[0] // 2
+        lay(pixels, round(x) - half, round(y) - half, mask, color)
+
+
+@dataclass
+class Sheet:
+    """A picture in the making.
+
+    Attributes
+    ----------
+    pixels : ndarray, uint8 (height, width)
+        Palette indices; row 0 is the upper one.
+    texts : list of str
+        What was written, in order.
+    marks : dict
+        Where each symbol was set, by its name, in pixels of the picture.
+    """
+
+    pixels: U1
+    texts: list[str] = field(default_factory=list)
+    marks: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    @classmethod
+    def blank(cls, width: int, height: int, color: str = PAPER) -> Sheet:
+        """An empty picture of one colour."""
+        index = _to_index(_rgb(color))
+        return cls(np.full((height, width), index, np.uint8))
+
+    def copy(self) -> Sheet:
+        """The same so far, to be gone on with alone."""
+        return Sheet(self.pixels.copy(), list(self.texts), {k: list(v) for k, v in self.marks.items()})
+
+    def fill(self, left: int, top: int, width: int, height: int, color: str) -> None:
+        """Fill a rectangle."""
+        rows, cols = slice(max(top, 0), max(top + height, 0)), slice(max(left, 0), max(left + width, 0))
+        self.pixels[rows, cols] = _to_index(_rgb(color))
+
+    def image(self, left: int, top: int, index: U1, zoom: int = 1) -> None:
+        """Set an image of palette indices whose first row is the lowest, as in the sky frames."""
+        shown = index[::-1]
+        if zoom > 1:
+            shown = shown.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        self.pixels[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+
+    def text(
+        self,
+        left: float,
+        top: float,
+        text: str,
+        *,
+        size: int = 12,
+        color: str = "#000000",
+        bold: bool = False,
+        align: str = "left",
+    ) -> None:
+        """Write one line; ``left`` is its left end, its middle or its right end by ``align``."""
+        self.texts.append(text)
+        mask = _text_mask(text, size, bold)
+        shift = {"left": 0.0, "centre": 0.5, "right": 1.0}[align]
+        self._blend(round(left - shift * mask.shape[1]), round(top), mask, color)
+
+    def texts_in_line(
+        self, middles: Sequence[float], top: float, texts: Sequence[str], *, size: int, color: str
+    ) -> None:
+        """Write several texts at one height, each around its middle; sooner than one by one."""
+        masks = [_text_mask(text, size, False) for text in texts]
+        line = np.zeros((masks[0].shape[0] if masks else 0, self.pixels.shape[1]), np.float32)
+        for middle, mask in zip(middles, masks, strict=True):
+            left = max(round(middle - mask.shape[1] / 2), 0)
+            part = line[:, left : left + mask.shape[1]]
+            np.maximum(part, mask[:, : part.shape[1]], out=part)
+        self.texts += texts
+        self._blend(0, round(top), line, color)
+
+    def mark(
+        self, name: str, symbol: Symbol, x: float, y: float, *, size: float, width: float, rim: bool = True
+    ) -> None:
+        """Set a symbol with its middle at ``(x, y)`` pixels of the picture."""
+        self.marks.setdefault(name, []).append((x, y))
+        lay_mark(self.pixels, symbol, x, y, size=size, width=width, rim=rim)
+
+    def outline(self, left: int, top: int, width: int, height: int, color: str, dash: int = 0) -> None:
+        """A rectangle one pixel wide, dashed if ``dash`` is positive."""
+        index = _to_index(_rgb(color))
+        for row in (top, top + height - 1):
+            self._stroke(row, slice(left, left + width), index, dash)
+        for column in (left, left + width - 1):
+            self._stroke(slice(top, top + height), column, index, dash)
+
+    def _stroke(self, rows: int | slice, cols: int | slice, index: U1, dash: int) -> None:
+        limit = self.pixels.shape
+        for at, size in ((rows, limit[0]), (cols, limit[1])):
+            if isinstance(at, int) and not 0 <= at < size:
+                return
+        part = self.pixels[_inside(rows), _inside(cols)]
+        on = slice(None) if dash == 0 else (np.arange(part.size) // dash) % 2 == 0
+        part[on] = index
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, color: str) -> None:
+        """A straight line one pixel wide."""
+        n = int(max(abs(x1 - x0), abs(y1 - y0))) + 1
+        x, y = np.rint(np.linspace(x0, x1, n)).astype(int), np.rint(np.linspace(y0, y1, n)).astype(int)
+        there = (x >= 0) & (y >= 0) & (x < self.pixels.shape[1]) & (y < self.pixels.shape[0])
+        self.pixels[y[there], x[there]] = _to_index(_rgb(color))
+
+    def _blend(self, left: int, top: int, mask: NDArray[np.float32], color: str) -> None:
+        lay(self.pixels, left, top, mask, color)
+
+    def rgb(self) -> U1:
+        """The picture in colours (height, width, 3)."""
+        out: U1 = _PALETTE[self.pixels]
+        return out
+
+    def save(self, path: str | os.PathLike[str], dpi: int = 100) -> None:
+        """Write the picture as a PNG with palette, whole or not at all."""
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(self.png(dpi))
+
+    def png(self, dpi: int = 100) -> bytes:
+        """The picture as a PNG with palette.
+
+        Noise does not repeat, so a search for repetitions would only take time: runs of one value and
+        short codes for frequent ones are all that is used (zlib's Z_RLE).
+        """
+        height, width = self.pixels.shape
+        rows = np.zeros((height, width + 1), np.uint8)  # a leading 0 a row: no filter
+        rows[:, 1:] = self.pixels
+        packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+        content = packer.compress(rows.tobytes()) + packer.flush()
+        per_metre = round(dpi / 0.0254)
+        return _PNG + b"".join(
+            (
+                _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+                _chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
+                _chunk(b"PLTE", _PALETTE.tobytes()),
+                _chunk(b"IDAT", content),
+                _chunk(b"IEND", b""),
+            )
+        )
+
+
+def _inside(at: int | slice) -> int | slice:
+    return at if isinstance(at, int) else slice(max(at.start, 0), max(at.stop, 0))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
