@@ -7,7 +7,11 @@ import psf_scenes as scenes
 import pytest
 
 from tract7dt.psf import build_band, psf_at
+from tract7dt.psf.cutouts import StarStamps
+from tract7dt.psf.fine_light import FineLight
+from tract7dt.psf.shapes import measure_shapes
 from tract7dt.psf.shift import StampShifter
+from tract7dt.psf.stack import FINE_TOLERANCE
 from tract7dt.psf.wings import MoffatProfile
 from tract7dt.settings import EpsfSettings
 
@@ -73,6 +77,35 @@ def test_bright_stars_of_a_narrow_psf_make_no_biased_stamp(fwhm):
         assert abs(np.mean(bias)) < 0.002
     assert epsf.quality["fine_share"] > 0.8
     assert epsf.quality["chi_median"] == pytest.approx(1, abs=0.1)
+
+
+def test_the_fine_light_does_not_pass_for_width():
+    """Noiseless stars at FWHM 2.5 pix against their own PSF: 0.1 % too wide if it is left on them."""
+    k, n = 61, 60
+    places = np.random.default_rng(2).uniform(-0.5, 0.5, (n, 2))
+    flux = np.full(n, 3e4)
+    profile = MoffatProfile.of_width(2.5, scenes.BETA)
+    data = np.array([scenes.true_stamp(k, *p, fwhm=2.5, g1=0.0, g2=0.0) for p in places]) * 3e4
+    index = np.zeros(n, np.int64)
+    stars = StarStamps(index, index, data, np.ones(data.shape, bool), np.ones(n), 4.0)
+    zero = np.zeros(n)
+
+    def size(share):
+        found = measure_shapes(
+            stars,
+            np.broadcast_to(profile.resolved(k), data.shape),
+            FINE_TOLERANCE * profile.unresolved_size(k),
+            FineLight(profile, k, share),
+            (flux, places[:, 0], places[:, 1]),
+            zero,
+            zero + 0.01,
+            8.0,
+        )
+        assert found.valid.all()
+        return np.average(found.value[:, 0], weights=found.error[:, 0] ** -2)
+
+    assert abs(size(1.0)) < 3e-4
+    assert size(0.0) > 6e-4
 
 
 def test_stars_without_fine_light_are_not_given_any():

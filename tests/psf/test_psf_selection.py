@@ -72,6 +72,19 @@ def test_an_outlier_of_the_stack():
     assert "outlier" in words
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_star_far_brighter_than_the_others_is_used(seed):
+    """The first stamp has the wings' noise of the faint ones, 500 times the noise of the bright one's pixels."""
+    x, y = scenes.grid_positions(SHAPE, step=150)
+    flux = np.full(len(x), 2500.0)
+    flux[5] = 8e5
+    image = scenes.draw_stars(SHAPE, x, y, flux, fwhm=3.9)
+    meta = meta_of(scenes.make_field(image, fwhm=3.9, seed=seed))
+    bright = near(meta, x[5], y[5])
+    assert bright.snr > 1000
+    assert bright.reason == ""
+
+
 def test_every_reason_has_a_colour_or_form_of_its_own():
     assert set(REASONS) <= set(REASON_SYMBOLS)
     looks = [(s.marker, s.color) for s in (REASON_SYMBOLS[r] for r in REASONS)]

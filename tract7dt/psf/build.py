@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -114,6 +114,8 @@ def build_band(
     if epsf.spatial == "interpolated":
         spatial = fit_spatial(cells, meta, field.box, stack_options(epsf))
     cells, meta = _borrow(cells, meta, min_own_stars)
+    if spatial is not None:
+        cells = _with_model_error(cells, spatial.quality["error_by_cell"])
     if field.frames[band].fwhm_pix is None:
         cells = cells | _widths_alone(cells, meta, epsf.final_psf_size)
     built = sum(m.status == "built" for m in meta.values())
@@ -273,6 +275,14 @@ def _borrow(
         cells[tag] = replace(lent, kind="borrowed", quality=quality)
         meta[tag] = replace(record, status="borrowed", reason=f"{reason}; stamp of {nearest}")
     return cells, meta
+
+
+def _with_model_error(cells: dict[str, Epsf], errors: Mapping[str, float]) -> dict[str, Epsf]:
+    """The record of each cell, with the error of the spatial model there."""
+    return {
+        tag: replace(epsf, quality=dict(epsf.quality) | {"model_error": errors[tag]})
+        for tag, epsf in cells.items()
+    }
 
 
 def _widths_alone(cells: dict[str, Epsf], meta: dict[str, CellMeta], size: int) -> dict[str, Epsf]:

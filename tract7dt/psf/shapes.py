@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tract7dt.psf.cutouts import StarStamps
 from tract7dt.psf.deform import N_MODES
+from tract7dt.psf.fine_light import FineLight
 from tract7dt.psf.shift import StampShifter
 from tract7dt.psf.small_systems import solve_small
 
@@ -48,6 +49,7 @@ def measure_shapes(
     stars: StarStamps,
     models: F8,
     unresolved: F8,
+    fine: FineLight,
     start: tuple[F8, F8, F8],
     sky: F8,
     sky_error: F8,
@@ -61,7 +63,9 @@ def measure_shapes(
     models : ndarray (n, k, k)
         Expected PSF of each star, centred.
     unresolved : ndarray (k, k)
-        Size of what the pixels do not resolve of a PSF of unit flux.
+        How far what the pixels do not resolve of a PSF of unit flux may be wrong.
+    fine : FineLight
+        What they do not resolve: it is no part of the models, and is taken off the stars.
     start : (flux, dx, dy), each ndarray (n,)
     sky, sky_error : ndarray (n,)
         Local sky, scaled counts per pixel; the fit may depart from it by its error.
@@ -90,7 +94,8 @@ def measure_shapes(
         weighted = columns * weight
         normal = weighted @ columns.transpose(0, 2, 1)
         normal[:, 6, 6] += 1 / sky_error**2
-        found, covariance, solved = solve_small(normal, (weighted @ data.reshape(n, -1, 1))[..., 0])
+        own = data - flux[:, None, None] * fine.at(dx, dy, core)
+        found, covariance, solved = solve_small(normal, (weighted @ own.reshape(n, -1, 1))[..., 0])
         valid &= solved & (found[:, 0] > 0)
         flux = np.where(valid, found[:, 0], flux)
         safe = np.where(valid, flux, 1.0)

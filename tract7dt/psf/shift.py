@@ -44,6 +44,10 @@ class StampShifter:
         transform = fft.rfft2(stamps, s=(self.length, self.length))
         return self._back(transform * self._phase(dx, dy))
 
+    def moved(self, stamp: F8, dx: F8, dy: F8) -> F8:
+        """One ``stamp`` (k, k) moved to the ``n`` places ``dx``, ``dy``, pix: ndarray (n, k, k)."""
+        return self._back(fft.rfft2(stamp, s=(self.length, self.length)) * self._phase(dx, dy))
+
     def models(self, stamp: F8, dx: F8, dy: F8) -> tuple[F8, F8, F8]:
         """One stamp moved to ``n`` places, and the derivatives by the place.
 

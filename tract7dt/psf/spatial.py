@@ -8,6 +8,7 @@ are smooth over the frame. The stamp's finer structure is averaged over all cell
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from tract7dt.psf.cutouts import StarStamps, fit_radius, local_sky
 from tract7dt.psf.deform import N_MODES, Deformable, deformed_profile
+from tract7dt.psf.fine_light import FineLight
 from tract7dt.psf.products import CellMeta
 from tract7dt.psf.quality import stamp_shape
 from tract7dt.psf.shapes import measure_shapes
@@ -83,13 +85,13 @@ def fit_spatial(
     built = [meta[tag] for tag in cells if meta[tag].stack is not None and meta[tag].stars is not None]
     if not built:
         return None
-    joint = _joint_stamp([cells[m.tag] for m in built], built, options.size)
+    joint, fine_share = _joint_stamp([cells[m.tag] for m in built], built, options.size)
     radius = fit_radius(joint.profile.fwhm)
     samples = [s for m in built for s in _samples(m, box, options)]
     coefficients = np.zeros((N_MODES, n_terms(MAX_DEGREE)))
     surfaces: list[Surface] = []
     for _ in range(ROUNDS):
-        u, v, value, error = _measured(samples, joint, coefficients, radius)
+        u, v, value, error = _measured(samples, joint, fine_share, coefficients, radius)
         if len(u) < MIN_STARS:
             break
         surfaces = [fit_surface(u, v, value[:, mode], error[:, mode]) for mode in range(N_MODES)]
@@ -107,6 +109,8 @@ def fit_spatial(
         "n_clipped": [int((~s.used).sum()) for s in surfaces],
         "scatter": [s.scatter for s in surfaces],
         "error": [_typical_error(s) for s in surfaces],
+        "error_of_mean": [math.sqrt(s.covariance[0, 0]) for s in surfaces],
+        "error_by_cell": {tag: _error_at_centre(surfaces, m.box, box) for tag, m in meta.items()},
         "range": [_range(c) for c in coefficients],
     }
     log.debug("spatial model of %d stars: %s", len(u), quality)
@@ -122,19 +126,19 @@ def fit_spatial(
     )
 
 
-def _joint_stamp(epsfs: Sequence[Epsf], built: Sequence[CellMeta], size: int) -> Deformable:
-    """Mean of the stacks, each by its own error."""
+def _joint_stamp(epsfs: Sequence[Epsf], built: Sequence[CellMeta], size: int) -> tuple[Deformable, float]:
+    """Mean of the stacks, each by its own error, and how much their stars show of what it lacks."""
     weight = np.array([float(e.quality["relative_error"]) ** -2.0 for e in epsfs])
     stacks = [m.stack for m in built if m.stack is not None]
     stamp = np.tensordot(weight / weight.sum(), np.array([s.stamp for s in stacks]), axes=1)
     lo = stamp.shape[0] // 2 - size // 2
     stamp = stamp / stamp[lo : lo + size, lo : lo + size].sum()
+    share = float(weight @ [s.fine_share for s in stacks] / weight.sum())
     profile = stacks[int(weight.argmax())].profile
     if len(stacks) > 1:
-        share = float(weight @ [s.fine_share for s in stacks] / weight.sum())
         scene = stamp + share * (profile.stamp(len(stamp)) - profile.resolved(len(stamp)))
         profile = fit_moffat(scene, np.full(stamp.shape, (PROFILE_ERROR * stamp.max()) ** 2), profile)
-    return Deformable(stamp, profile)
+    return Deformable(stamp, profile), share
 
 
 def _samples(meta: CellMeta, box: Box, options: StackOptions) -> list[_Sample]:
@@ -192,17 +196,20 @@ def _place(x: F8 | float, y: F8 | float, box: Box) -> tuple[F8, F8]:
 
 
 def _measured(
-    samples: Sequence[_Sample], joint: Deformable, coefficients: F8, radius: float
+    samples: Sequence[_Sample], joint: Deformable, fine_share: float, coefficients: F8, radius: float
 ) -> tuple[F8, F8, F8, F8]:
     """Places, deformations and their errors of all stars, against the model as it is."""
     parts: list[tuple[F8, F8, F8, F8]] = []
-    unresolved = FINE_TOLERANCE * joint.profile.unresolved_size(joint.stamp.shape[0])
+    k = joint.stamp.shape[0]
+    unresolved = FINE_TOLERANCE * joint.profile.unresolved_size(k)
+    fine = FineLight(joint.profile, k, fine_share)
     for sample in samples:
         expected = basis(sample.u, sample.v) @ coefficients.T
         shapes = measure_shapes(
             sample.stars,
             joint.deformed(expected),
             unresolved,
+            fine,
             sample.start,
             sample.sky,
             sample.sky_error,
@@ -224,6 +231,14 @@ def _typical_error(surface: Surface) -> float:
     """Root mean square of one sigma over the frame."""
     places = _over_frame()
     return float(np.sqrt(np.einsum("ni,ij,nj->n", places, surface.covariance, places).mean()))
+
+
+def _error_at_centre(surfaces: Sequence[Surface], cell: Box, box: Box) -> float:
+    """One sigma of ln size at the centre of a cell; a PSF flux is wrong by about as much."""
+    if not surfaces:
+        return math.nan
+    place = basis(*_place((cell.x0 + cell.x1 - 1) / 2, (cell.y0 + cell.y1 - 1) / 2, box))[0]
+    return float(math.sqrt(place @ surfaces[0].covariance @ place))
 
 
 def _range(coefficients: F8) -> float:

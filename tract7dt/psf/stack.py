@@ -8,16 +8,17 @@ of the shift then costs an iteration, not a bias.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.psf.cutouts import StarStamps, fit_radius, local_sky
+from tract7dt.psf.fine_light import FineLight
 from tract7dt.psf.moments import windowed_centroid
 from tract7dt.psf.photutils_start import photutils_start
 from tract7dt.psf.shift import StampShifter
 from tract7dt.psf.small_systems import solve_small
+from tract7dt.psf.stack_result import Stack, StackOptions
 from tract7dt.psf.wings import MoffatProfile, fit_moffat, regularise
 
 __all__ = ["Stack", "StackOptions", "refine"]
@@ -43,84 +44,9 @@ FINE_TOLERANCE = 0.3
 FINE_SHARE, FINE_SHARE_ERROR = 1.0, 0.5
 #: Iterations in which that share is measured.
 FINE_ITERATIONS = (1, 2, 3, 4, 5)
-
-
-@dataclass(frozen=True, slots=True)
-class StackOptions:
-    """What of ``epsf.*`` the stack needs.
-
-    Attributes
-    ----------
-    size : int
-        Width of the unit-sum stamp, odd (``final_psf_size``).
-    max_iterations : int
-    clip : bool
-        5-sigma clip of pixels and stars.
-    oversampling, recenter_boxsize : int
-        For photutils.
-    sky_annulus : (float, float) or None
-        Radii of the local sky, pix; None: no local sky.
-    sky_sigma_clip : float
-    sky_min_pixels : int
-    """
-
-    size: int
-    max_iterations: int
-    clip: bool
-    oversampling: int
-    recenter_boxsize: int
-    sky_annulus: tuple[float, float] | None
-    sky_sigma_clip: float
-    sky_min_pixels: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Result of :func:`refine`; arrays run over the stars that went in.
-
-    Attributes
-    ----------
-    stamp : ndarray (k, k)
-        Effective PSF on the stars' grid; its central ``size`` by ``size`` pixels sum to 1.
-    profile : MoffatProfile
-        Fit of it, the model of the far wings.
-    flux, dx, dy, sky : ndarray (n,)
-        Fit of each star: scaled counts, pix from its centre pixel, scaled counts per pixel.
-    used : ndarray, bool (n,)
-    reasons : tuple of str
-        Why a star was not used; "" if it was.
-    chi : ndarray (n,)
-        Root mean square of residual / sigma within the fit radius, photon noise included, no mismatch term.
-    size_excess : ndarray (n,)
-        Relative size of the star against the stamp (0.01: one per cent wider).
-    model : ndarray (n, k, k)
-        flux * shifted stamp.
-    fine_share : float
-        How much of what the profile holds beyond the pixels' Nyquist frequency the stars show, 0 to 1.
-    mismatch : float
-        Relative difference between the stars' own PSFs, from the spread of their sizes.
-    iterations : int
-    converged : bool
-    start : str
-        ``photutils`` or ``moffat``.
-    """
-
-    stamp: F8
-    profile: MoffatProfile
-    flux: F8
-    dx: F8
-    dy: F8
-    sky: F8
-    used: Bool
-    reasons: tuple[str, ...]
-    chi: F8
-    size_excess: F8
-    model: F8
-    fine_share: float
-    mismatch: float
-    iterations: int
-    converged: bool
-    start: str
+#: Error of the first stamp in every pixel, over its peak. photutils' has the noise of the faintest stars in its
+#: wings: taken at its word, it would fit a star of a hundred times their flux with a negative one.
+START_ERROR = 0.03
 
 
 def refine(stars: StarStamps, fwhm: float, options: StackOptions) -> Stack | None:
@@ -154,6 +80,7 @@ def refine(stars: StarStamps, fwhm: float, options: StackOptions) -> Stack | Non
             work.measure_fine()
         # half steps at the end: the shrinkage of the wings can make full ones swing between two answers
         change = work.improve(options.clip and iteration in (3, 5), step=1.0 if iteration < 7 else 0.5)
+        work.stamp_error = 0.0
         if iteration > 5 and change < CONVERGED_CHANGE:
             converged = True
             break
@@ -191,6 +118,7 @@ class _Work:
         self.mismatch = MISMATCH
         self.kept = np.ones((n, k, k), bool)
         self.fine_share = FINE_SHARE
+        self.stamp_error = START_ERROR * float(stamp.max())
         self._split()
 
     def variance(self, model: F8, window: slice = slice(None)) -> F8:
@@ -198,7 +126,8 @@ class _Work:
         light = np.maximum(model, 0.0)
         sky = (self.stars.noise**2)[:, None, None]
         fine = self.flux[:, None, None] * self.unresolved[window, window]
-        return sky + light / self.stars.gain + (self.mismatch * light) ** 2 + fine**2
+        own = (self.flux * self.stamp_error)[:, None, None]
+        return sky + light / self.stars.gain + (self.mismatch * light) ** 2 + fine**2 + own**2
 
     def _split(self) -> None:
         """The stamp as a share of the profile plus rest: of the profile the part finer than pixels is known."""
@@ -217,11 +146,10 @@ class _Work:
     def measure_fine(self) -> None:
         """How much of the light that is finer than pixels the stars show, by least squares."""
         use, core = np.flatnonzero(self.used), self.core
-        dx, dy = self.dx[use], self.dy[use]
         window = np.s_[:, core, core]
-        exact = self.profile.image(self.x[:, core] - dx[:, None, None], self.y[core] - dy[:, None, None])
-        smooth = self.shifter.shift(np.broadcast_to(self.resolved, (len(use), *self.resolved.shape)), dx, dy)
-        fine = self.flux[use, None, None] * (exact - smooth[window])
+        fine = self.flux[use, None, None] * FineLight(self.profile, self.stars.k).at(
+            self.dx[use], self.dy[use], core
+        )
         good = (self.stars.good & self.kept)[use][window]
         weight = np.where(good, 1 / self.variance(self.model)[use][window], 0.0)
         signal = float((weight * fine**2).sum())
