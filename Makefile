@@ -10,7 +10,8 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow golden lint bench bench-tile setup clean
+.PHONY: help demo test test-slow golden lint bench bench-psf bench-tile setup clean
+
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +41,10 @@ bench: $(VENV)/.installed-dev
 # A simulated tile at a linear scale: memory, time and disk of the whole run.
 bench-tile: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_tile.py --scale $(or $(SCALE),0.25)
+
+# Simulates its fields first: SIMULATOR is the folder of make_field.py, FIELDS where the fields are kept.
+bench-psf: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_psf.py $(SIMULATOR) --tile $(if $(FIELDS),--keep $(FIELDS))
 
 setup: $(VENV)/.installed
 
