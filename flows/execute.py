@@ -102,7 +102,7 @@ def run_flow(given: Given, command: str, debug: bool) -> None:
             log.info("Prefect UI at %s while the run lasts", own.ui_url)
         stack.enter_context(Display(run.settings.outputs.work_dir, run.console, run.title))
         name = " ".join(part for part in (run.settings.inputs.tile_name, given.night) if part)
-        photometry.with_options(flow_run_name=name)(**run.given.as_dict())
+        photometry.with_options(flow_run_name=name)(**run.given.as_parameters())
         stack.close()
         _report(run)
 

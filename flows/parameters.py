@@ -73,7 +73,7 @@ FieldParameter = Annotated[
     str | None,
     BeforeValidator(_blank_is_none),
     _Shown(
-        "Name of the field. If given, it must be the configuration's inputs.tile_name: a guard against the "
+        "Name of the field. If given, it must be the configuration's `inputs.tile_name`: a guard against the "
         "wrong file.",
         _TEXT,
     ),
@@ -82,7 +82,7 @@ NightParameter = Annotated[
     str | None,
     BeforeValidator(_blank_is_none),
     _Shown(
-        "Night of the images, YYYY-MM-DD (date of the evening). Replaces {night} in the paths of the "
+        "Night of the images, YYYY-MM-DD (date of the evening). Replaces `{night}` in the paths of the "
         "configuration.",
         _TEXT,
     ),
@@ -90,8 +90,8 @@ NightParameter = Annotated[
 OverridesParameter = Annotated[
     dict[str, Any] | None,
     _Shown(
-        'Settings to change for this run, dotted key: value, as {"zp.clip_sigma": 2.5}. Keys and values are '
-        "checked before anything runs; all keys: docs/configuration.md.",
+        'Settings to change for this run, dotted key: value, as `{"zp.clip_sigma": 2.5}`. Keys and values are '
+        "checked before anything runs; all keys, with defaults and ranges, are in docs/configuration.md.",
         {"type": "object", "additionalProperties": True},
     ),
 ]
@@ -106,9 +106,9 @@ RefreshParameter = Annotated[
 OnlyParameter = Annotated[
     list[str] | None,
     _Shown(
-        "Fit only a part of the field. Each entry: a patch (r00_c01_pr00_pc02), an ePSF cell with all its "
-        'patches (r00_c01), or a sky box in degrees, "ra_min ra_max dec_min dec_max". Other patches keep '
-        "the fits that they have; sources without one are flagged patch_not_fitted.",
+        "Fit only a part of the field. Each entry: a patch (`r00_c01_pr00_pc02`), an ePSF cell with all its "
+        "patches (`r00_c01`), or a sky box in degrees, `ra_min ra_max dec_min dec_max`. Other patches keep "
+        "the fits that they have; sources without one are flagged `patch_not_fitted`.",
         {"type": "array", "items": _TEXT},
     ),
 ]
@@ -147,12 +147,16 @@ class Given:
     publish: bool = True
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: the parameters of the flow, and what the record says."""
+        """Plain data, as the record says it."""
         return asdict(self) | {
             "overrides": dict(self.overrides),
             "refresh": list(self.refresh),
             "only": list(self.only),
         }
+
+    def as_parameters(self) -> dict[str, Any]:
+        """The parameters of the flow: without what was not given, which the form would not take back."""
+        return {name: value for name, value in self.as_dict().items() if value is not None}
 
 
 def read_given(given: Given) -> LoadedSettings:

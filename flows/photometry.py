@@ -81,11 +81,12 @@ def _run_name() -> str:
 )
 def photometry(
     config: ConfigParameter,
-    field: FieldParameter = None,
-    night: NightParameter = None,
+    # The form sends back what it was given: defaults must be of the type that it is told, which None is not.
+    field: FieldParameter = "",
+    night: NightParameter = "",
     overrides: OverridesParameter = {},  # noqa: B006 -- the form shows it; nobody changes it
-    refresh: RefreshParameter = None,
-    only: OnlyParameter = None,
+    refresh: RefreshParameter = [],  # noqa: B006
+    only: OnlyParameter = [],  # noqa: B006
     publish: PublishParameter = True,
 ) -> str | State[None]:
     """Measure the photometry of one field.
@@ -114,7 +115,15 @@ def photometry(
         The final catalogue (CSV); of a run that had nothing to do, a state that says why.
     """
     given = of_its_night(
-        Given(config, field, night, overrides or {}, tuple(refresh or ()), tuple(only or ()), publish)
+        Given(
+            config,
+            field or None,
+            night or None,
+            overrides or {},
+            tuple(refresh or ()),
+            tuple(only or ()),
+            publish,
+        )
     )
     loaded = read_given(given)
     settings, run_id = loaded.settings, str(flow_run.id)

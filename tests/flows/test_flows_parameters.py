@@ -119,6 +119,11 @@ def test_the_form_describes_every_parameter_and_offers_the_stages() -> None:
         assert shown["type"] in ("string", "object", "array", "boolean"), (
             "flat: no choice between types, no nested model"
         )
+    # The form sends every line back, and the server compares it with the schema: None would be of no type.
+    empty = {"string": "", "object": {}, "array": []}
+    assert {n: p["default"] for n, p in properties.items() if "default" in p and p["type"] in empty} == {
+        n: empty[p["type"]] for n, p in properties.items() if n != "config" and p["type"] in empty
+    }
     assert properties["refresh"]["items"]["enum"] == list(STAGES)
     assert properties["overrides"]["default"] == {}
     assert "zp.clip_sigma" in properties["overrides"]["description"]

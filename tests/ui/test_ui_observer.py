@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,14 @@ def _wait(browser: Any, *said: str, seconds: float = WAIT_S) -> str:
     raise AssertionError(f"{said} not on {browser.current_url}:\n{_text(browser)}")
 
 
+def _wait_for_state(browser: Any, state: str, seconds: float) -> None:
+    """Wait until the head of a run's page shows ``state``; its log may name the states of tasks."""
+    end = time.monotonic() + seconds
+    while not re.search(rf"\bUDS\s+{state}\b", _text(browser)):
+        assert time.monotonic() < end, f"not {state}: {_text(browser)}"
+        time.sleep(0.2)
+
+
 def _click(browser: Any, xpath: str) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support import expected_conditions as expected
@@ -49,12 +58,12 @@ def _fill_overrides(browser: Any, text: str) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    editor = browser.find_element(By.CSS_SELECTOR, ".cm-content")
+    editor = browser.find_element(By.CSS_SELECTOR, "textarea.p-code-input__textarea")
     editor.click()
     editor.send_keys(Keys.CONTROL, "a")
     editor.send_keys(Keys.DELETE)
     editor.send_keys(text)
-    typed = editor.text.strip()
+    typed = editor.get_attribute("value")
     assert json.loads(typed) == json.loads(text), typed
 
 
@@ -82,8 +91,10 @@ def _run_and_watch(
     _wait(browser, "photometry", "UDS", "Run")
     shoot(f"{name}-1-deployment")
     _click(browser, "//button[normalize-space()='Run']")
-    _click(browser, "//*[normalize-space(text())='Custom run']")
-    _wait(browser, "Configuration of the field", "refresh (Optional)", "ra_min ra_max", "0 selected")
+    _click(browser, "//button[normalize-space()='Custom run']")
+    _wait(browser, "Configuration of the field", "refresh (Optional)", "ra_min ra_max")
+    offered = [option.text for option in browser.find_elements("css selector", "option")]
+    assert offered[:2] == ["load_inputs", "augment_gaia"]
     if overrides:
         _fill_overrides(browser, overrides)
     shoot(f"{name}-2-form")
@@ -97,12 +108,11 @@ def _run_and_watch(
         time.sleep(0.3)
     assert new, "the form was submitted and no run came of it"
     browser.get(f"{site.ui}/runs/flow-run/{new[0]}")
-    _wait(browser, "Running", seconds=60)
-    time.sleep(6)
+    _wait_for_state(browser, "Running", seconds=60)
+    time.sleep(3)
     shoot(f"{name}-3-running")
-    text = _wait(browser, "Completed", seconds=120)
-    assert "UDS" in text
-    time.sleep(1.5)
+    _wait_for_state(browser, "Completed", seconds=120)
+    time.sleep(1)
     shoot(f"{name}-4-done")
     return new[0]
 
@@ -115,8 +125,8 @@ def test_an_observer_runs_a_field_and_reads_what_came_out(
     given = site.get(f"/flow_runs/{again}")["parameters"]
     assert given["overrides"] == {"zp.clip_sigma": 2.5}
 
-    _click(browser, "//*[@role='tab'][contains(., 'Artifacts')] | //button[normalize-space()='Artifacts']")
-    _wait(browser, "uds-summary", "uds-zero-points", "uds-stages")
+    _click(browser, "//li[contains(@class, 'p-tab')][normalize-space()='Artifacts']")
+    _wait(browser, "uds-summary", "uds-zero-points", "uds-stages", "Run done: ", " sources fitted, ")
     shoot("again-5-artifacts")
     keys = _artifacts(site, again)
     pages = {
