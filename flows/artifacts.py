@@ -137,7 +137,7 @@ class Board:
         page = summary.summary_markdown(
             record, measured, method, _now(snapshot, record), list(self.warnings.texts), self._results(record)
         )
-        self._show(client, "summary", "markdown", page, f"Summary of the run: {record['status']}")
+        self._show(client, "summary", "markdown", page, summary.one_line(record))
         if record["status"] in ("done", "partial"):
             self._pictures(client)
 

@@ -14,7 +14,14 @@ from typing import Any
 
 from tract7dt.flags import QUALITY_ISSUES
 
-__all__ = ["read_zero_points", "reliability_rows", "stage_rows", "summary_markdown", "zero_point_rows"]
+__all__ = [
+    "one_line",
+    "read_zero_points",
+    "reliability_rows",
+    "stage_rows",
+    "summary_markdown",
+    "zero_point_rows",
+]
 
 Record = Mapping[str, Any]
 Row = dict[str, str | int | float | None]
@@ -161,6 +168,17 @@ def summary_markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def one_line(record: Record) -> str:
+    """What a card has room for: how it ended and what came out."""
+    counts, error = record["counts"], record.get("error")
+    parts = [f"in stage {error['stage']}"] if error and error["stage"] else []
+    if "reliable" in counts:
+        parts.append(f"{counts.get('fitted', '?')} sources fitted, {counts['reliable']} reliable")
+    if failed := counts.get("failed_patches"):
+        parts.append(f"{len(failed)} of {counts['patches']} patches failed")
+    return ": ".join(part for part in (f"Run {record['status']}", ", ".join(parts)) if part)
+
+
 def _headline(record: Record) -> str:
     night = record["parameters"].get("night")
     name = " · ".join(_cell(str(p)) for p in (record["field"], night) if p)
@@ -238,7 +256,8 @@ def _note(entry: Mapping[str, Any]) -> str:
     if units and detail.get("reused") and entry["status"] != "cached":
         parts.append(f"{detail['reused']} of {units[0]} {units[1]} reused")
     elif entry["status"] == "cached":
-        runs = ", ".join(str(run)[:8] for run in detail.get("reused_from", ()))
+        made_by = detail.get("reused_from", ())
+        runs = ", ".join(str(run)[:8] for run in made_by[:3]) + (", ..." if len(made_by) > 3 else "")
         parts.append(f"reused from {runs}" if runs else "reused")
     if detail.get("left_out"):
         parts.append(f"{detail['left_out']} left out")

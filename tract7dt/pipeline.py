@@ -189,6 +189,8 @@ def note_work(record: RunRecord, entry: StageEntry, work: Work) -> None:
     """Say in the record how many patches there are, which are reused and which are left out."""
     total = len(work.to_fit) + len(work.done) + len(work.left_out)
     entry.detail |= {"patches": total, "reused": len(work.done)}
+    if made_by := reuse.note_makers(record.work, record.run_id, work.to_fit, work.done):
+        entry.detail["reused_from"] = made_by
     if work.left_out:
         entry.detail["left_out"] = len(work.left_out)
     if not work.to_fit:

@@ -147,6 +147,11 @@ class RunRecord:
             return {}
 
     # --- while the run goes on ---------------------------------------------------------------------
+    @property
+    def work(self) -> WorkDir:
+        """Where the run works."""
+        return self._work
+
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageEntry]:
         """Time the stage ``name``; an exception marks it as failed and goes on its way."""

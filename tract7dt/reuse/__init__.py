@@ -5,9 +5,18 @@ settings that it reads (:mod:`.needs`) and of its code version (:mod:`.versions`
 says what it made; only products that are there and whole are taken.
 """
 
-from tract7dt.reuse.fits import remaining_payloads
+from tract7dt.reuse.fits import note_makers, remaining_payloads
 from tract7dt.reuse.lock import locked
 from tract7dt.reuse.planning import Plan, plan, task_key, through
 from tract7dt.reuse.versions import STAGE_VERSIONS
 
-__all__ = ["STAGE_VERSIONS", "Plan", "locked", "plan", "remaining_payloads", "task_key", "through"]
+__all__ = [
+    "STAGE_VERSIONS",
+    "Plan",
+    "locked",
+    "note_makers",
+    "plan",
+    "remaining_payloads",
+    "task_key",
+    "through",
+]

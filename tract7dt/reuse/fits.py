@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tract7dt.reuse.digests import digest_of
 from tract7dt.reuse.needs import FIT_KEYS, values_of
 from tract7dt.reuse.versions import STAGE_VERSIONS
-from tract7dt.store import WorkDir, ref_to, sha256_file
+from tract7dt.store import WorkDir, ref_to, sha256_file, write_json
 from tract7dt.types import Ref
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["fit_digest", "remaining_payloads", "sealed", "why_not_fitted"]
+__all__ = ["fit_digest", "note_makers", "remaining_payloads", "sealed", "why_not_fitted"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,27 @@ def remaining_payloads(
     if done:
         log.info("fits: %d of %d reused", len(done), len(payloads))
     return to_fit, done
+
+
+def note_makers(work: WorkDir, run_id: str, to_fit: Sequence[Ref], done: Sequence[Ref]) -> list[str]:
+    """Note that the run ``run_id`` is about to fit some patches; the runs that fitted the others, sorted.
+
+    It stands apart from the fits: the same fit of another run is the same file.
+
+    Parameters
+    ----------
+    work : WorkDir
+    run_id : str
+    to_fit, done : sequence of Ref
+        From :func:`remaining_payloads`.
+    """
+    try:
+        known = json.loads(work.fit_makers.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if to_fit:
+        write_json(work.fit_makers, known | {Path(ref.path).name.split(".")[0]: run_id for ref in to_fit})
+    return sorted({known[tag] for ref in done if (tag := Path(ref.path).parent.name) in known})
 
 
 def fit_digest(settings: Settings) -> str:

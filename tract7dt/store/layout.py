@@ -95,6 +95,11 @@ class WorkDir:
         """Records of what the stages made."""
         return self.root / ".reuse"
 
+    @property
+    def fit_makers(self) -> Path:
+        """Which run fitted which patch."""
+        return self.reuse / "fit_makers.json"
+
     def reuse_record(self, stage: str, unit: str | None) -> Path:
         """Record of one unit of a stage."""
         return self.reuse / (f"{stage}.json" if unit is None else f"{stage} {unit}.json")
