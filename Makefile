@@ -10,8 +10,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow golden lint bench bench-psf bench-tile setup clean
-
+.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -24,6 +23,11 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# The UI as an observer sees it, in headless Chromium; SCREENSHOTS names a folder to keep pictures in.
+test-ui: $(VENV)/.installed-dev
+	.ci/browser
+	TRACT7DT_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest tests/ui
 
 # After a stage's number in tract7dt/reuse/versions.py was raised: write down what it makes now.
 golden: $(VENV)/.installed-dev
@@ -45,6 +49,10 @@ bench-tile: $(VENV)/.installed-dev
 # Simulates its fields first: SIMULATOR is the folder of make_field.py, FIELDS where the fields are kept.
 bench-psf: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_psf.py $(SIMULATOR) --tile $(if $(FIELDS),--keep $(FIELDS))
+
+# What the orchestration costs: benchmarks/RESULTS_flow.md
+bench-flow: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_flow.py
 
 setup: $(VENV)/.installed
 

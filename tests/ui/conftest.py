@@ -153,10 +153,10 @@ def _worker(environment: dict[str, str], folder: Path) -> Iterator[None]:
             process.wait(10)
 
 
-@pytest.fixture
-def shoot(browser: Any, tmp_path: Path) -> Callable[[str], Path]:
+@pytest.fixture(scope="session")
+def shoot(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Take a screenshot; TRACT7DT_SCREENSHOTS names a folder where they are kept to be looked at."""
-    folder = Path(os.environ.get("TRACT7DT_SCREENSHOTS", tmp_path))
+    folder = Path(os.environ.get("TRACT7DT_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
 
     def take(name: str) -> Path:
