@@ -22,11 +22,9 @@ from tract7dt.qa.figure import new_figure, save_figure
 from tract7dt.qa.overlay import overlay_figure
 from tract7dt.qa.patch import patch_sheet, weighted_stacks
 from tract7dt.qa.profile import growth_curve, half_width, radial_profile
-from tract7dt.qa.psf import epsf_figure
-from tract7dt.qa.psf_stars import psf_stars_figure
 from tract7dt.qa.style import SYMBOLS
 from tract7dt.qa.zp import zp_figure
-from tract7dt.types import Box, Epsf, Patch, ZeroPoint
+from tract7dt.types import Box, Patch, ZeroPoint
 
 DPI = 60
 LIMITS = SimpleNamespace(plot_mag_lo=12.0, plot_mag_hi=18.0, plot_zp_offset=0.2)
@@ -169,12 +167,11 @@ def test_zoom_outside_says_so(white, sources):
 def test_sky_pictures_survive(tmp_path, shape, fill, wcs):
     image = np.full(shape, fill, np.float32)
     mask = np.full(shape, 3, np.uint8)
-    path = {name: tmp_path / name / f"{name}.png" for name in "obcap"}
+    path = {name: tmp_path / name / f"{name}.png" for name in "obca"}
     qa.plot_white_overlay(image, NO_SOURCES, wcs, path["o"], gal_model="dev", dpi=DPI)
     qa.plot_bright_mask(image, mask, NO_DETECTIONS, NO_SOURCES, path["b"], wcs=wcs, dpi=DPI)
     qa.plot_white_before_crop(image, Box(0, 1, 0, 1), path["c"], wcs=wcs, dpi=DPI)
     qa.plot_white_after_crop(image, path["a"], wcs=wcs, dpi=DPI)
-    qa.plot_psf_stars(image, Box(0, shape[1], 0, shape[0]), [], path["p"], wcs=wcs, dpi=DPI)
     for written in path.values():
         check(written)
 
@@ -213,20 +210,6 @@ def test_legends_fit(sources, patch_input, wcs, shape):
     check_legend_fits(overlay(white, many, wcs=wcs, gal_model="sersic"))
     options = {"wcs": wcs, "downsample": 1, "title": "t", "dpi": DPI}
     check_legend_fits(bright_mask_figure(white, np.zeros(shape, "u1"), NO_DETECTIONS, sources, **options))
-    reasons = [
-        "saturated",
-        "edge",
-        "snr",
-        "roundness",
-        "size",
-        "neighbour",
-        "min_sep",
-        "max_stars",
-        "outlier",
-    ]
-    stars_ = [{"x": 1, "y": 1, "origin": "sep", "used": False, "reason": r} for r in reasons]
-    box = Box(0, shape[1], 0, shape[0])
-    check_legend_fits(psf_stars_figure(white, box, stars_, band="r", cell="c", wcs=wcs, dpi=DPI))
     sheet = overview(patch_input, wcs=wcs)
     assert max(x for name, xy in sheet.marks.items() if name.startswith("legend") for x, _ in xy) < 560
 
@@ -305,60 +288,6 @@ def test_profile_and_growth_of_a_moffat():
         expected = 1 - (1 + r**2 / 16) ** -2
         assert np.interp(r, radius, share) == pytest.approx(expected, abs=0.01)
     assert share[-1] == pytest.approx(1.0)
-
-
-def test_epsf_says_what_it_is(tmp_path):
-    epsf = Epsf(moffat(), 23, "epsf", {"ellipticity": 0.031, "fwhm_pix": 4.2})
-    texts = all_texts(epsf_figure(epsf, {"band": "m525", "cell": "r03_c04"}, dpi=DPI))
-    for text in ("m525   r03_c04", "23 stars", "FWHM 4.20 pix", "ellipticity 0.031", "encircled energy"):
-        assert text in texts
-    measured = all_texts(epsf_figure(Epsf(moffat(), 0, "moffat"), {}, dpi=DPI))
-    assert "FWHM 4.10 pix" in measured, "8 sqrt(2^(1/3) - 1) = 4.08"
-    qa.plot_epsf(epsf, {"band": "m525"}, tmp_path / "e.png", dpi=DPI)
-    check(tmp_path / "e.png")
-
-
-@pytest.mark.parametrize(
-    "stamp",
-    [
-        np.full((25, 25), np.nan), np.zeros((25, 25)), -np.ones((25, 25)), np.ones((1, 1)), np.eye(25),
-        np.where(np.eye(25) > 0, np.nan, moffat(25)), np.full((3, 3), np.inf), np.ones((25, 25)),
-    ],
-    ids=["nan", "zero", "negative", "one", "diagonal", "holes", "inf", "flat"],
-)  # fmt: skip
-def test_epsf_survives(tmp_path, stamp):
-    qa.plot_epsf(Epsf(stamp.astype(np.float32), 0, "epsf"), {"n_stars": None}, tmp_path / "e.png", dpi=DPI)
-    check(tmp_path / "e.png")
-
-
-def test_psf_stars_by_reason(tmp_path, white):
-    reasons = ["saturated", "edge", "edge", "novel", "another_new", "", None]
-    candidates = [
-        {"x": 1010.0 + i, "y": 2010.0, "origin": "sep", "used": False, "reason": r}
-        for i, r in enumerate(reasons)
-    ]
-    candidates += [
-        {
-            "x": 1050.0,
-            "y": 2040.0 + i,
-            "origin": "gaia",
-            "used": i < 3,
-            "reason": "" if i < 3 else "max_stars",
-        }
-        for i in range(4)
-    ]
-    box = Box(1000, 1120, 2000, 2080)
-    figure = psf_stars_figure(white, box, candidates, band="m400", cell="r00_c01", wcs=make_wcs(), dpi=DPI)
-    assert counts(figure) == {
-        "used": 3, "Gaia star": 4, "saturated": 1, "edge": 2, "novel": 1, "another new": 1, "not used": 2,
-        "good, not needed": 1,
-    }  # fmt: skip
-    assert len(drawn(figure, "psf_used")) == 3
-    assert len(drawn(figure, "gaia")) == 4
-    np.testing.assert_array_equal(drawn(figure, "saturated"), [[1010.0, 2010.0]])
-    assert figure.axes[0].get_xlim() == (999.5, 1119.5)
-    qa.plot_psf_stars(white, box, candidates, tmp_path / "s.png", band="m400", dpi=DPI)
-    check(tmp_path / "s.png")
 
 
 # --- patch ---------------------------------------------------------------------------------------------

@@ -43,7 +43,8 @@ def marker_stamp(
 
 def _mask(symbol: Symbol) -> NDArray[np.float32]:
     """Coverage of a symbol; one point is one pixel at 72 dots per inch."""
-    side = 2 * int(np.ceil((symbol.size + symbol.width) / 2 + 2)) + 1
+    # a diamond reaches sqrt(2) times as far as its size says
+    side = 2 * int(np.ceil(0.75 * (symbol.size + symbol.width) + 2)) + 1
     figure = Figure(figsize=(side / 72, side / 72), dpi=72)
     canvas = FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, 1))

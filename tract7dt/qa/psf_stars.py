@@ -8,22 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from tract7dt.qa.compass import sky_geometry
-from tract7dt.qa.figure import Panel, note, save_figure, sky_sheet
-from tract7dt.qa.overlay import SIDE, extent_of, sky_subtitle
+from tract7dt.qa.overlay import sky_subtitle
 from tract7dt.qa.psf import MAX_DPI
-from tract7dt.qa.stretch import block_mean, display_factor, grey, measure_stretch
-from tract7dt.qa.style import SYMBOLS, Symbol, draw_symbols, fading_scale, legend_handle, zoomed_scale
+from tract7dt.qa.raster import Sheet, grey_index, text_width
+from tract7dt.qa.raster_sky import draw_axis, draw_sky_strip
+from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
+from tract7dt.qa.style import FAINT, INK, PAPER, SYMBOLS, Symbol, fading_scale, zoomed_scale
 from tract7dt.types import Box
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["REASON_SYMBOLS", "plot_psf_stars", "psf_stars_figure"]
+__all__ = ["REASON_SYMBOLS", "plot_psf_stars", "psf_stars_sheet"]
 
 #: Symbols of the candidates that were turned down, by reason; red is for saturation, as everywhere.
 REASON_SYMBOLS: dict[str, Symbol] = {
@@ -48,6 +47,13 @@ _REASON_TEXTS = {
     "roundness": "not round",
     "size": "not of the size of a star",
 }
+#: Longer side of the image, points, and the most pixels of it.
+_SIDE, _MOST = 330.0, 920
+_LEFT, _TOP, _AXIS, _RIGHT = 52, 66, 36, 10
+#: Narrowest picture, room for compass and scale bar, height of a row of the legend, pixels.
+_NARROWEST, _SKY, _ROW = 560, 190, 17
+_FONT = 11
+_LEVELS = 40
 _OTHER_REASONS = tuple(Symbol(marker, "#c7a4ff", "#5b2fa8", size=8.5) for marker in ("<", "*", "2", "3", "4"))
 
 
@@ -78,13 +84,12 @@ def plot_psf_stars(
     wcs : WCS, optional
         Of the working frame.
     dpi : int
-        At most :data:`~tract7dt.qa.psf.MAX_DPI` count.
+        At most :data:`~tract7dt.qa.psf.MAX_DPI` count; the image is never more than 920 pixels.
     """
-    dpi = min(dpi, MAX_DPI)
-    save_figure(psf_stars_figure(window, box, candidates, band=band, cell=cell, wcs=wcs, dpi=dpi), path)
+    psf_stars_sheet(window, box, candidates, band=band, cell=cell, wcs=wcs, dpi=dpi).save(path, dpi)
 
 
-def psf_stars_figure(
+def psf_stars_sheet(
     window: NDArray[np.floating],
     box: Box,
     candidates: Sequence[Mapping[str, Any]],
@@ -93,50 +98,89 @@ def psf_stars_figure(
     cell: str,
     wcs: WCS | None,
     dpi: int,
-) -> Figure:
-    """The figure behind :func:`plot_psf_stars`."""
-    factor = display_factor(window.shape, 1, int(SIDE * dpi / 72))
+) -> Sheet:
+    """The picture behind :func:`plot_psf_stars`; its ``marks`` are by ``used``, ``gaia`` and reason."""
+    side = min(int(_SIDE * min(dpi, MAX_DPI) / 72), _MOST)
+    factor = display_factor(window.shape, 1, side)
     image = block_mean(window, factor)
     sky = sky_geometry(wcs, (box.x0 + box.x1 - 1) / 2, (box.y0 + box.y1 - 1) / 2)
-    x = np.array([c["x"] for c in candidates], dtype=float)
-    y = np.array([c["y"] for c in candidates], dtype=float)
+    x, y = (np.array([c[axis] for c in candidates], dtype=float) for axis in "xy")
+    groups = _groups(candidates)
+    zoom = max(1, side // max(image.shape))
+    width, height = image.shape[1] * zoom, image.shape[0] * zoom
+    total = max(_LEFT + width + _RIGHT, _NARROWEST)
+    rows = _legend_rows([text for _, text, _ in groups.values()], total - (_SKY if sky else 0))
+    strip = max(rows * _ROW + 14, 44 if sky else 0)
+    sheet = Sheet.blank(total, _TOP + height + _AXIS + strip)
+    sheet.text(_LEFT, 6, "   ".join(p for p in ("PSF stars", band, cell) if p), size=15, color=INK, bold=True)
+    missing = bool(np.isnan(image).any())
+    sheet.text(_LEFT, 27, sky_subtitle(sky, factor, missing=missing), size=_FONT, color=FAINT)
+    sheet.image(_LEFT, _TOP, grey_index(measure_stretch(image).grey(image), _LEVELS), zoom)
+    draw_axis(sheet, _LEFT, _TOP + height, width, (box.x0, box.x1), "x [pix]", horizontal=True)
+    draw_axis(sheet, _LEFT, _TOP, height, (box.y0, box.y1), "y [pix]", horizontal=False)
+    # a sheet of its own, so that no symbol sticks out of the image
+    panel = Sheet(sheet.pixels[_TOP : _TOP + height, _LEFT : _LEFT + width], marks=sheet.marks)
+    per_pixel = zoom / factor
+    unit = max(width, height) / _SIDE  # pixels of the picture a point, as if it filled its place
+    scale = unit * zoomed_scale(fading_scale(len(x), width * height / unit**2), per_pixel / unit)
+    for name, (symbol, _, pick) in reversed(groups.items()):  # the commonest reasons last, used ones on top
+        for i in np.flatnonzero(pick & np.isfinite(x) & np.isfinite(y)):
+            left, down = (
+                (x[i] - box.x0 + 0.5) * per_pixel - 0.5,
+                height - (y[i] - box.y0 + 0.5) * per_pixel - 0.5,
+            )
+            panel.mark(
+                name, symbol, left, down, size=symbol.size * scale, width=max(symbol.width * scale, 1.3)
+            )
+    words = "" if len(candidates) else "no candidate"
+    words = words if np.isfinite(image).any() else "no finite pixel"
+    sheet.text(_LEFT + width / 2, _TOP + height / 2 - 8, words, color=PAPER, align="centre")
+    draw_sky_strip(sheet, _TOP + height + _AXIS, strip, (), sky, per_pixel, _SKY - 70)
+    _draw_legend(sheet, _TOP + height + _AXIS + 7, rows, groups)
+    return sheet
+
+
+def _groups(candidates: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Symbol, str, NDArray[np.bool_]]]:
+    """Symbol, words and members of what is drawn: used, of Gaia, and each reason, the commonest first."""
     used = np.array([bool(c["used"]) for c in candidates], dtype=bool)
     gaia = np.array([str(c.get("origin", "")).startswith("gaia") for c in candidates], dtype=bool)
     reasons = np.array(
         ["" if c["used"] else str(c.get("reason") or "not used") for c in candidates], dtype=object
     )
-    symbols = _reason_symbols(Counter(reasons[~used].tolist()))
-    handles: list[Line2D] = [
-        legend_handle(SYMBOLS["psf_used"], f"used (N={int(used.sum())})"),
-        legend_handle(SYMBOLS["gaia"], f"Gaia star (N={int(gaia.sum())})"),
-    ]
-    for reason, symbol in symbols.items():
-        count = int(((reasons == reason) & ~used).sum())
-        handles.append(
-            legend_handle(symbol, f"{_REASON_TEXTS.get(reason, reason.replace('_', ' '))} (N={count})")
-        )
-    sheet = sky_sheet(
-        [Panel(grey(image, measure_stretch(image)), extent_of(image.shape, factor, box))],
-        title="   ".join(part for part in ("PSF stars", band, cell) if part),
-        subtitle=sky_subtitle(sky, factor, missing=bool(np.isnan(image).any())),
-        handles=handles,
-        sky=sky,
-        dpi=dpi,
-        side=0.65 * SIDE,
-    )
-    ax = sheet.panels[0]
-    scale = zoomed_scale(fading_scale(len(candidates), sheet.area_pt2), sheet.pixel_pt)
-    for reason, symbol in symbols.items():
-        pick = (reasons == reason) & ~used
-        draw_symbols(ax, symbol, x[pick], y[pick], scale=scale)
-    draw_symbols(ax, SYMBOLS["psf_used"], x[used], y[used], scale=scale)
-    draw_symbols(ax, SYMBOLS["gaia"], x[gaia], y[gaia], scale=scale)
-    ax.set(xlim=(box.x0 - 0.5, box.x1 - 0.5), ylim=(box.y0 - 0.5, box.y1 - 0.5))
-    if not np.isfinite(image).any():
-        note(ax, "no finite pixel", on_dark=True)
-    elif not len(candidates):
-        note(ax, "no candidate", on_dark=True)
-    return sheet.figure
+    found = {
+        "gaia": (SYMBOLS["gaia"], "Gaia star", gaia),
+        "used": (SYMBOLS["psf_used"], "used", used),
+    }
+    for reason, symbol in _reason_symbols(Counter(reasons[~used].tolist())).items():
+        words = _REASON_TEXTS.get(reason, reason.replace("_", " "))
+        found[reason] = (symbol, words, (reasons == reason) & ~used)
+    return {name: (s, f"{words} (N={int(pick.sum())})", pick) for name, (s, words, pick) in found.items()}
+
+
+def _columns(texts: Sequence[str], rows: int) -> list[int]:
+    """Width of each column of a legend, pixels."""
+    parts = [texts[i : i + rows] for i in range(0, len(texts), rows)]
+    return [34 + max(text_width(text, _FONT) for text in part) for part in parts]
+
+
+def _legend_rows(texts: Sequence[str], room: int) -> int:
+    """As few rows as the words allow."""
+    for rows in range(1, len(texts)):
+        if sum(_columns(texts, rows)) <= room:
+            return rows
+    return len(texts)
+
+
+def _draw_legend(
+    sheet: Sheet, top: int, rows: int, groups: Mapping[str, tuple[Symbol, str, NDArray[np.bool_]]]
+) -> None:
+    texts = [text for _, text, _ in groups.values()]
+    lefts = np.cumsum([8, *_columns(texts, rows)])
+    for i, (name, (symbol, text, _)) in enumerate(groups.items()):
+        left, middle = int(lefts[i // rows]), top + (i % rows + 0.5) * _ROW
+        size = min(symbol.size * 1.15, 13.0)
+        sheet.mark(f"legend {name}", symbol, left + 8, middle, size=size, width=symbol.width + 0.3, rim=False)
+        sheet.text(left + 20, middle - 8, text, size=_FONT, color=PAPER)
 
 
 def _reason_symbols(counts: Counter[str]) -> dict[str, Symbol]:
