@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-import time
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import psf_scenes as scenes
 import pytest
 
-from tract7dt.psf import active_cells, build_band
+from tract7dt.psf import active_cells, build_band, build_cell
+from tract7dt.psf import build as build_module
+from tract7dt.psf import detection as detection_module
 from tract7dt.psf.quality import growth_curve
 from tract7dt.settings import EpsfSettings
+from tract7dt.types import Box
 
 RADII = np.array([3.0, 4.0, 6.0, 10.0, 20.0])
 
@@ -255,12 +259,40 @@ def test_options_still_give_the_psf(star_field, options):
     assert abs(scenes.psf_flux(truth, epsf.stamp.astype(float)) - 1) < 0.01
 
 
-def test_a_cell_is_fast(star_field):
+def test_one_detection_a_cell(star_field, monkeypatch):
+    """Background and detection are of the cell, not of each star; cells are visited once."""
     field, *_ = star_field
-    settings = EpsfSettings(epsf_ngrid=1)
-    best = np.inf
-    for _ in range(2):
-        begin = time.process_time()
-        build_band(field, "m500", [(0, 0)], None, settings)
-        best = min(best, time.process_time() - begin)
-    assert best < 2.0  # 0.4 s on an idle core; the bar only catches a change of kind
+    boxes, calls = [], []
+    found, extracted = build_module.detect_cell, detection_module.sep.extract
+
+    def detect(frame, cell, epsf):
+        boxes.append(cell)
+        return found(frame, cell, epsf)
+
+    def extract(*args, **kwargs):
+        calls.append(1)
+        return extracted(*args, **kwargs)
+
+    monkeypatch.setattr(build_module, "detect_cell", detect)
+    monkeypatch.setattr(detection_module.sep, "extract", extract)
+    cells = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    build_band(field, "m500", cells, None, EpsfSettings(epsf_ngrid=2))
+    assert len(calls) == len(boxes) == len(set(boxes)) == 4
+
+
+def test_a_cell_reads_its_window_alone(tmp_path):
+    """Memory for a cell of 300 pix in a mapped frame of 4000 (61 MB): a third of the frame's at most."""
+    side, part = 4000, 400
+    x, y = scenes.grid_positions((part, part), step=70, margin=40)
+    made = scenes.make_field(scenes.draw_stars((part, part), x, y, np.full(len(x), 3e4)))
+    mapped = np.lib.format.open_memmap(tmp_path / "f.npy", "w+", np.float32, (side, side))
+    mapped[:part, :part] = made.frames["m500"].data
+    mapped.flush()
+    frame = replace(made.frames["m500"], data=np.load(tmp_path / "f.npy", mmap_mode="r"))
+    tracemalloc.start()
+    stamp, meta = build_cell(frame, (0, 0), Box(0, 300, 0, 300), None, EpsfSettings())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stamp is not None
+    assert meta.n_used >= 9
+    assert peak < side * side * 4 / 3

@@ -9,7 +9,7 @@ import psf_scenes as scenes
 import pytest
 
 from tract7dt.fit import fit_native
-from tract7dt.psf import build_band, choose_psfs
+from tract7dt.psf import build_band, choose_psfs, psf_at
 from tract7dt.psf.quality import stamp_shape
 from tract7dt.settings import EpsfSettings, MoffatPsfSettings, PatchRunSettings
 from tract7dt.types import ModelKind, ModelSources, PatchProblem
@@ -77,6 +77,20 @@ def test_three_stars():
     psf, _, audit = chosen(epsf, 3.0)
     assert (audit.kinds, audit.n_stars, audit.reasons) == (("epsf",), (3,), {})
     assert fitted_flux(psf) == pytest.approx(1, abs=0.01)
+
+
+def test_three_stars_in_each_of_four_cells():
+    """The stars of a cell are too few to tell how the PSF varies, those of the band tell that it does not."""
+    places = [(90, 80), (120, 330), (330, 190)]
+    x, y = np.array([(a + 420 * i, b + 420 * j) for i in (0, 1) for j in (0, 1) for a, b in places], float).T
+    flux = np.tile([1e4, 2e4, 4e4], 4)
+    _, built = band_of(scenes.draw_stars((840, 840), x + 0.3, y - 0.2, flux))
+    for record in built.meta.values():
+        assert (record.status, record.n_used) == ("built", 3)
+    for tag, place in (("r00_c00", (60.0, 60.0)), ("r01_c01", (800.0, 430.0))):
+        psf, _, audit = chosen(psf_at(built.grid, tag, *place), 3.0)
+        assert audit.kinds == ("epsf",)
+        assert fitted_flux(psf) == pytest.approx(1, abs=0.01)
 
 
 def test_no_star_borrows_and_the_audit_says_so():
