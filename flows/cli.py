@@ -155,6 +155,26 @@ def compute_zp(config: Config, debug: Debug = False) -> None:
     _step("compute-zp", config, debug)
 
 
+@app.command()
+def report(
+    config: Config,
+    with_cutouts: Annotated[
+        bool,
+        typer.Option("--with-cutouts", help="Put the cutouts of all sources into the file, to be sent away."),
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Write report.html anew from what is in work_dir."""
+    with Outcome(debug):
+        from flows.parameters import Given, read_given
+        from tract7dt.run_report import make_report, stored_record
+        from tract7dt.store import WorkDir
+
+        settings = read_given(Given(config)).settings
+        path = make_report(settings, stored_record(WorkDir.of(settings)), cutouts_inside=with_cutouts)
+        typer.echo(f"written: {path}")
+
+
 @app.command("dump-config")
 def dump_config(
     output: Annotated[

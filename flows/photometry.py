@@ -40,6 +40,7 @@ from tract7dt.errors import ConfigError
 from tract7dt.nights import evening_before
 from tract7dt.pipeline import gaia_skip_reason, note_plans, note_work
 from tract7dt.run_record import RunRecord
+from tract7dt.run_report import report_of_run
 from tract7dt.selection import divide_work, parse_selection, selected_tags
 from tract7dt.settings import Settings, load_settings
 from tract7dt.types import Ref
@@ -142,6 +143,7 @@ def photometry(
             for warning in loaded.warnings:
                 log.warning("%s: %s", config, warning)
             catalog = _Run(settings, record, given, pool).stages_in_order()
+            report_of_run(settings, record)
         publish_run(settings, given, run_id, under(settings, publish_task))
         clear_cache(settings)
     return catalog.path

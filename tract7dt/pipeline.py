@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tract7dt import reuse, stages
 from tract7dt.errors import UNIT_FAILURES, ProductError, StageError
 from tract7dt.progress import progress_folder, write_plan
+from tract7dt.run_report import report_of_run
 from tract7dt.selection import divide_work, selected_tags
 from tract7dt.stages import gaia_skip_reason
 from tract7dt.store import WorkDir, ref_to
@@ -36,6 +37,9 @@ STEPS = {
     "merge": ("merge",),
     "compute-zp": ("compute_zp",),
 }
+
+#: Commands after which there is a new catalogue to report of.
+_REPORTED = ("run", "merge", "compute-zp")
 
 
 def run_steps(
@@ -67,6 +71,8 @@ def run_steps(
         An input is wrong, or a product of an earlier step is missing.
     """
     _Steps(settings, record, {*refresh, *STEPS[command]}, only).run(command)
+    if command in _REPORTED:
+        report_of_run(settings, record)
 
 
 class _Steps:

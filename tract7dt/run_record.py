@@ -227,6 +227,12 @@ class RunRecord:
         done = {e.name for e in self._entries.values() if e.status in ("done", "cached")}
         return product_counts(self._work, done) | self._counts
 
+    def as_finished(self) -> dict[str, Any]:
+        """The record as it will be if nothing more is done and nothing fails."""
+        without = self.counts.get("failed_patches") or self.counts.get("patches_not_fitted")
+        status = "partial" if without else "done"
+        return self.as_dict() | {"status": status, "finished": _now(), "counts": self.counts}
+
     def as_dict(self) -> dict[str, Any]:
         """The record as it is written."""
         return {

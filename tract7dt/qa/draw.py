@@ -41,6 +41,8 @@ __all__ = [
     "draw_patch",
     "draw_zero_points",
     "overview_table",
+    "useful_dpi",
+    "working_wcs",
 ]
 
 
@@ -266,7 +268,7 @@ def draw_patch(
         overview_table(payload.table, fitted, payload.bands),
         payload.patch,
         work.patch_dir(payload.patch.tag) / "patch_overview.png",
-        wcs=_working_wcs(work),
+        wcs=working_wcs(work.wcs),
         dpi=settings.plotting.dpi,
     )
 
@@ -299,7 +301,7 @@ def draw_cutouts(
         [shown, mine[[name for name in mine if name not in shown and name != "stype_fit"]]], axis=1
     )
     roi = payload.patch.roi
-    sky = sky_geometry(_working_wcs(work), (roi.x0 + roi.x1 - 1) / 2, (roi.y0 + roi.y1 - 1) / 2)
+    sky = sky_geometry(working_wcs(work.wcs), (roi.x0 + roi.x1 - 1) / 2, (roi.y0 + roi.y1 - 1) / 2)
     shared = CutoutSheet(payload.data, model, weight, payload.sky_sigma, payload.bands, shown, run, sky)
     titles = [_cutout_title(table, shown, names[i], i, tag) for i in numbers]
     cutout_sheets(shared, titles, paths, numbers)
@@ -335,12 +337,13 @@ def drop_others(folder: Path, keep: Sequence[Path]) -> None:
                 path.unlink()
 
 
-def _working_wcs(work: WorkDir) -> WCS | None:
+def working_wcs(path: Path) -> WCS | None:
+    """WCS of the working frame as it was written; None if there is no such file."""
     try:
-        changed = work.wcs.stat().st_mtime_ns
+        changed = path.stat().st_mtime_ns
     except FileNotFoundError:
         return None
-    return _read_wcs(str(work.wcs), changed)
+    return _read_wcs(str(path), changed)
 
 
 @functools.lru_cache(maxsize=4)
