@@ -34,9 +34,11 @@ _LEFT, _TOP, _GAP = 74, 52, 3
 _FOOT_LINE, _STRIP = 14, 40
 #: Sides of a tile in the picture: a smaller cutout is enlarged, a larger one block-averaged.
 _SMALLEST, _LARGEST = 64, 150
-_NARROWEST = 430
+_NARROWEST = 470
 _SIGMAS = 5.0
-_LUT = 4096
+#: An image is kept in codes of its asinh, once for a patch: 0 ... _CODES - 1, and _HOLE without data.
+_CODES, _HOLE = 254, 255
+_SOFTENING = 3.0
 #: Grey levels of noise; more would only take disk.
 _LEVELS = 40
 _SAMPLE_STEP = 3
@@ -118,23 +120,24 @@ class CutoutSheet:
     ) -> None:
         self._bands = order_bands(bands)
         order = [list(bands).index(band) for band in self._bands]
-        size = scale.cutout_size
-        self._size, self._scale, self._sky = size, scale, sky
-        self._block = -(-size // _LARGEST)
-        self._zoom = max(1, -(-_SMALLEST // size))
-        self._sigma = np.asarray(sky_sigma, np.float64)[order]
-        pad = ((0, 0), (size, size), (size, size))
-        self._data = np.pad(data[order], pad, constant_values=np.nan)
-        self._model = np.pad(model[order], pad, constant_values=np.nan)
+        self._scale, self._sky = scale, sky
+        self._block = -(-scale.cutout_size // _LARGEST)
+        self._n = -(-scale.cutout_size // self._block)
+        self._zoom = max(1, -(-_SMALLEST // scale.cutout_size))
+        self._side = self._n * self._zoom
+        self._fluxes = tuple(_columns(sources, name, self._bands) for name in ("FLUX", "FLUXERR"))
+        self._rows = _rows(sources, self._bands)
         w = weight[order]
         with np.errstate(invalid="ignore"):
             residual = np.where(w > 0, (data[order] - model[order]) * np.sqrt(w), np.nan)
         self._limit = self._residual_limit(residual)
-        self._residual = np.pad(residual, pad, constant_values=np.nan)
-        self._index = np.pad(signed_index(residual, self._limit), pad, constant_values=NO_DATA_INDEX)
-        self._fluxes = tuple(_columns(sources, name, self._bands) for name in ("FLUX", "FLUXERR"))
-        self._rows = _rows(sources, self._bands)
-        self._side = -(-size // self._block) * self._zoom
+        sigma = np.asarray(sky_sigma, np.float64)[order] / self._block
+        self._data, self._model = (
+            _Coded.of(self._averaged(cube[order]), sigma, self._n) for cube in (data, model)
+        )
+        # the mean of n independent pixels in sigma has a width of 1/sqrt(n)
+        index = signed_index(self._averaged(residual) * self._block, self._limit)
+        self._residual = _padded(index, self._n, NO_DATA_INDEX)
         self._frame = self._template()
 
     def _residual_limit(self, residual: NDArray[np.floating]) -> float:
@@ -187,49 +190,24 @@ class CutoutSheet:
         sheet = self._frame.copy()
         sheet.text(8, 2, title, size=13, color=INK, bold=True)
         sheet.text(8, 18, subtitle, size=9, color=FAINT)
-        x0, y0 = (round(v) - self._size // 2 for v in self._rows[number].start)
-        ny, nx = (v - 2 * self._size for v in self._data.shape[1:])
-        x, y = (int(np.clip(v + self._size, 0, n + self._size)) for v, n in ((x0, nx), (y0, ny)))
-        window = (slice(None), slice(y, y + self._size), slice(x, x + self._size))
+        x0, y0 = (
+            int(np.clip(round(v / self._block) - self._n // 2, -self._n, length))
+            for v, length in zip(self._rows[number].start, self._data.shape[::-1], strict=True)
+        )
+        window = (
+            slice(None), slice(y0 + self._n, y0 + 2 * self._n), slice(x0 + self._n, x0 + 2 * self._n)
+        )  # fmt: skip
         scale = self._scale
-        data = self._grey(self._data[window], scale.cutout_data_p_lo, scale.cutout_data_p_hi)
-        self._mark(data, number, x - self._size, y - self._size, sheet)
-        model = self._grey(self._model[window], scale.cutout_model_p_lo, scale.cutout_model_p_hi)
-        for row, tiles in enumerate((data, model, self._residual_tiles(window))):
+        data = self._upright(self._data.grey(window, scale.cutout_data_p_lo, scale.cutout_data_p_hi))
+        self._mark(data, number, x0 * self._block, y0 * self._block, sheet)
+        model = self._upright(self._model.grey(window, scale.cutout_model_p_lo, scale.cutout_model_p_hi))
+        for row, tiles in enumerate((data, model, self._upright(self._residual[window]))):
             top = self._line(row)
             for i, tile in enumerate(tiles):
                 left = self._column(i)
                 sheet.pixels[top : top + self._side, left : left + self._side] = tile
         self._numbers(sheet, number)
         return sheet
-
-    def _grey(self, window: F4, p_lo: float, p_hi: float) -> U1:
-        """Tiles (nband, side, side), upper row first, with an asinh stretch between two percentiles."""
-        window = self._averaged(window)
-        sample = np.sort(window[:, ::_SAMPLE_STEP, ::_SAMPLE_STEP].reshape(len(window), -1), axis=1)
-        good = np.isfinite(sample).sum(axis=1)
-        band = np.arange(len(window))
-        at = [sample[band, ((good - 1).clip(0) * p / 100).astype(int)] for p in (p_lo, 50.0, p_hi)]
-        low, middle, high = (np.where(good > 0, v, 0.0).astype(np.float64) for v in at)
-        low = np.minimum(low, middle - 3 * self._sigma)
-        high = np.maximum(high, middle + 9 * self._sigma)
-        out = np.empty(window.shape, np.uint8)
-        missing = ~np.isfinite(window)
-        step = np.linspace(0, 1, _LUT)
-        for i, image in enumerate(window):
-            # softened at three sigma: linear in the noise, logarithmic in the source
-            value = np.arcsinh((low[i] + (high[i] - low[i]) * step - middle[i]) / (3 * self._sigma[i]))
-            table = grey_index((value - value[0]) / (value[-1] - value[0]), _LEVELS)
-            scaled = (image - np.float32(low[i])) * np.float32((_LUT - 1) / (high[i] - low[i]))
-            out[i] = table[np.nan_to_num(np.clip(scaled, 0, _LUT - 1), copy=False).astype(np.uint16)]
-        out[missing] = NO_DATA_INDEX
-        return self._upright(out)
-
-    def _residual_tiles(self, window: tuple[slice, ...]) -> U1:
-        if self._block == 1:
-            return self._upright(self._index[window])
-        # the mean of n independent pixels in sigma has a width of 1/sqrt(n)
-        return self._upright(signed_index(self._averaged(self._residual[window]) * self._block, self._limit))
 
     def _averaged(self, window: F4) -> F4:
         b = self._block
@@ -251,10 +229,10 @@ class CutoutSheet:
     def _mark(self, tiles: U1, number: int, x0: int, y0: int, sheet: Sheet) -> None:
         """Start and fitted positions of the source and, thinner, of its neighbours."""
         per_pixel = self._zoom / self._block
-        own = self._rows[number]
+        own, reach = self._rows[number], self._n * self._block
         for other, row in enumerate(self._rows):
             x, y = row.start
-            if not (x0 <= x < x0 + self._size and y0 <= y < y0 + self._size):
+            if not (x0 <= x < x0 + reach and y0 <= y < y0 + reach):
                 continue
             mine = other == number
             places = (
@@ -290,6 +268,65 @@ def _columns(sources: pd.DataFrame, name: str, bands: Sequence[str]) -> F8:
         if f"{name}_{band}_fit" in sources:
             out[:, i] = sources[f"{name}_{band}_fit"].to_numpy(float)
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """Images as codes of their asinh, made once for a patch: a cutout's own stretch is then one small table.
+
+    Softened at three sigma, the asinh is linear in the noise and logarithmic in the sources. It is
+    monotonic, so percentiles can be taken of the codes.
+
+    Attributes
+    ----------
+    codes : ndarray, uint8 (nband, ny, nx)
+        With a margin of holes around.
+    low, step : ndarray (nband,)
+        Asinh of code 0, and of one code more.
+    shape : (int, int)
+        Without the margin.
+    """
+
+    codes: U1
+    low: F8
+    step: F8
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, images: F4, sigma: F8, margin: int) -> _Coded:
+        """Codes of images (nband, ny, nx) with noise ``sigma`` (nband,)."""
+        good = np.isfinite(images)
+        sample = np.where(good, images, np.nan)[:, ::2, ::2].reshape(len(images), -1)
+        middle = np.array([np.median(s[np.isfinite(s)]) if np.isfinite(s).any() else 0.0 for s in sample])
+        soft = (_SOFTENING * sigma).astype(np.float32)[:, None, None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            value = np.arcsinh((images - middle.astype(np.float32)[:, None, None]) / soft)
+        low = np.min(value, axis=(1, 2), where=good, initial=-1.0)
+        high = np.max(value, axis=(1, 2), where=good, initial=3.0)
+        step = (high - low) / (_CODES - 1)
+        codes = np.where(good, (value - low[:, None, None]) / step[:, None, None] + 0.5, _HOLE).astype(
+            np.uint8
+        )
+        shape = (int(images.shape[1]), int(images.shape[2]))
+        return cls(_padded(codes, margin, _HOLE), low.astype(float), step.astype(float), shape)
+
+    def grey(self, window: tuple[slice, ...], p_lo: float, p_hi: float) -> U1:
+        """Palette indices of a window, stretched between two percentiles and at least -3 to +9 sigma."""
+        codes = self.codes[window]
+        sample = np.sort(codes[:, ::_SAMPLE_STEP, ::_SAMPLE_STEP].reshape(len(codes), -1), axis=1)
+        last = ((sample != _HOLE).sum(axis=1) - 1).clip(0)
+        band = np.arange(len(codes))
+        at = (sample[band, (last * p / 100).astype(int)] for p in (p_lo, p_hi))
+        low, high = (self.low + self.step * np.minimum(code, _CODES - 1) for code in at)
+        low, high = np.minimum(low, -np.arcsinh(3 / _SOFTENING)), np.maximum(high, np.arcsinh(9 / _SOFTENING))
+        level = self.low[:, None] + self.step[:, None] * np.arange(256) - low[:, None]
+        tables = grey_index(np.clip(level / (high - low)[:, None], 0, 1), _LEVELS)
+        tables[:, _HOLE] = NO_DATA_INDEX
+        return np.stack([table[image] for table, image in zip(tables, codes, strict=True)])
+
+
+def _padded(images: U1, margin: int, value: int) -> U1:
+    return np.pad(images, ((0, 0), (margin, margin), (margin, margin)), constant_values=value)
 
 
 def _one_place(fitted: F8) -> bool:
