@@ -1,22 +1,32 @@
 # Each target does its own set-up in .venv; nothing else on the machine is touched.
 #   make demo    photometry of the bundled real field, by the flow
+#   make serve   a site on this machine: server with its UI (http://127.0.0.1:4200), the fields of $(SITE), a worker
 #   make test    the test suite (set-up included)
 SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
+SITE   ?= deployments
+PORT   ?= 4200
+HOST   ?= 127.0.0.1
+RUNS   ?= 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean
+.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(VENV)/.installed
 	$(BIN)/tract7dt demo $(DEMO)
+
+# Runs at once: RUNS. Other machines are let in by HOST=0.0.0.0; there is no password on the server.
+serve: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[s3]'
+	$(BIN)/tract7dt serve $(SITE) --host $(HOST) --port $(PORT) --runs $(RUNS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
@@ -28,6 +38,10 @@ test-slow: $(VENV)/.installed-dev
 test-ui: $(VENV)/.installed-dev
 	.ci/browser
 	TRACT7DT_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest tests/ui
+
+# Minutes: a site from nothing, its schedule, its failures, the blocks of docs/deployment.md.
+test-night: $(VENV)/.installed-dev
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/pytest -m slow tests/deployments
 
 # After a stage's number in tract7dt/reuse/versions.py was raised: write down what it makes now.
 golden: $(VENV)/.installed-dev

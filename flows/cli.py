@@ -111,6 +111,72 @@ def demo(
         print_demo(directory)
 
 
+Site = Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the site, with fields/NAME.yaml.")]
+Runs = Annotated[int, typer.Option(min=1, help="Runs at once on this machine.")]
+
+
+@app.command("check-field")
+def check_field(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="fields/NAME.yaml, or a configuration.")],
+    night: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="YYYY-MM-DD", help="Night; the last evening's by default."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Say whether a field would run tonight: exit code 0 if it would, 1 if not, 2 for a wrong configuration."""
+    with Outcome(debug):
+        from flows.check_field import check_field as check
+
+        found = check(file, night)
+        for finding in found:
+            typer.echo(f"{finding.level:<5} {finding.what:<14} {finding.said}")
+        if any(finding.level == "fail" for finding in found):
+            raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    site: Site = Path("deployments"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 4200,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets in everybody who reaches this machine.")
+    ] = "127.0.0.1",
+    runs: Runs = 1,
+    debug: Debug = False,
+) -> None:
+    """Serve a site on this machine: server and UI, the fields' deployments, a worker."""
+    with Outcome(debug):
+        from flows.serve import serve as serve_site
+
+        serve_site(site.resolve(), host, port, runs)
+
+
+@app.command()
+def deploy(
+    site: Site = Path("deployments"),
+    write_only: Annotated[
+        bool, typer.Option("--write-only", help="Write prefect.yaml; `prefect deploy --all` registers it.")
+    ] = False,
+    runs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Runs at once on the worker's machine."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Register the fields of a site with the Prefect server that PREFECT_API_URL names."""
+    with Outcome(debug):
+        from flows.deploy import deploy as register
+        from flows.deploy import write_site
+
+        problems = write_site(site.resolve())[1] if write_only else register(site.resolve(), runs)
+        for problem in problems:
+            typer.echo(f"passed over: {problem}", err=True)
+        typer.echo(f"{'written' if write_only else 'registered'}: {site / 'prefect.yaml'}")
+        if problems:
+            raise typer.Exit(1)
+
+
 def _step(command: str, config: str, debug: bool) -> None:
     from flows.execute import run_direct
     from flows.parameters import Given

@@ -117,7 +117,10 @@ def epsf_page(work: WorkDir, links: Links) -> str | None:
         )
     if not sheets:
         return None
-    parts = ["## ePSFs", "Cells as they lie in the field, north-up of the frame; grey: analytic PSF."]
+    parts = [
+        "## ePSFs",
+        "Cells as they lie in the frame, row 0 at the bottom; grey: the analytic PSF stands in.",
+    ]
     for (name, text), url in zip(said, data_urls(sheets, _WIDTH // 2, _BUDGET)):
         parts.append(f"**{name}**: {text}" + (f"\n\n![ePSF {name}]({url})" if url else ""))
     return "\n\n".join(parts) + "\n"

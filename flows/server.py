@@ -108,18 +108,22 @@ def drain(timeout_s: float = _DRAIN_S) -> None:
 
 
 class LocalServer:
-    """A Prefect server that lives as long as the run.
+    """A Prefect server that lives as long as its parent: a run, or a site.
 
     Parameters
     ----------
     log_file : Path
         Takes what the server prints.
+    port : int, optional
+        A free one by default.
+    host : str
+        Address that it listens on; "0.0.0.0" lets other machines in. There is no password on it.
     """
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(self, log_file: Path, port: int | None = None, host: str = _HOST) -> None:
         self._log_file = log_file
         self._process: subprocess.Popen[bytes] | None = None
-        self._port = 0
+        self._port, self._given_port, self._bind = 0, port, host
 
     @property
     def url(self) -> str:
@@ -133,7 +137,7 @@ class LocalServer:
 
     def start(self) -> None:
         """Start the server without waiting for it."""
-        self._port = _free_port()
+        self._port = self._given_port or _free_port()
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         with self._log_file.open("wb") as log:
             home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
@@ -141,8 +145,8 @@ class LocalServer:
                 parents=True, exist_ok=True
             )  # SQLite makes no folders: a new user may lack even a home
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server_child", str(self._port), str(os.getpid())],
-                env=_server_environment(os.environ, self._port),
+                [sys.executable, "-m", "flows.server_child", str(self._port), str(os.getpid()), self._bind],
+                env=_server_environment(os.environ, self._port, self._bind),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -202,15 +206,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _server_environment(given: Mapping[str, str], port: int) -> dict[str, str]:
+def _server_environment(given: Mapping[str, str], port: int, bind: str = _HOST) -> dict[str, str]:
     environment = {name: value for name, value in given.items() if name != "PREFECT_API_URL"}
     return (
         environment
         | quiet_environment()
         | {
-            "PREFECT_SERVER_API_HOST": _HOST,
+            "PREFECT_SERVER_API_HOST": bind,
             "PREFECT_SERVER_API_PORT": str(port),  # the UI calls the port that it finds here
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_CLI_PROMPT": "false",
         }
+        # A browser elsewhere asks the machine that it has the page from.
+        | (
+            {}
+            if bind == _HOST
+            else {"PREFECT_SERVER_UI_API_URL": given.get("PREFECT_SERVER_UI_API_URL", "/api")}
+        )
     )

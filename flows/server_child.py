@@ -1,4 +1,4 @@
-"""A Prefect server that does not outlive its parent: ``python -m flows.server_child PORT PARENT``."""
+"""A Prefect server that does not outlive its parent: ``python -m flows.server_child PORT PARENT [HOST]``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _follow(parent: int) -> None:
     os._exit(1)
 
 
-def main(port: str, parent: str) -> None:
+def main(port: str, parent: str, host: str = "127.0.0.1") -> None:
     """Serve on ``port`` until told to stop or until the process ``parent`` is gone."""
     threading.Thread(target=_follow, args=(int(parent),), name="follow-parent", daemon=True).start()
-    sys.argv = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port, "--log-level", "WARNING"]
+    sys.argv = ["prefect", "server", "start", "--host", host, "--port", port, "--log-level", "WARNING"]
     runpy.run_module("prefect", run_name="__main__")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])

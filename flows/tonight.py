@@ -27,7 +27,7 @@ from tract7dt.store import WorkDir, write_json
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
-__all__ = ["nothing_to_do", "of_its_night"]
+__all__ = ["is_nightly", "nothing_to_do", "of_its_night"]
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,11 @@ def _template(given: Given) -> Settings:
     """The configuration before the night is put in."""
     settings = load_settings(given.config).settings
     return apply_overrides(settings, given.overrides, settings.base_dir) if given.overrides else settings
+
+
+def is_nightly(given: Given) -> bool:
+    """Whether the images of each night are others, so that missing ones may be on their way."""
+    return _is_nightly(_template(given))
 
 
 def _is_nightly(template: Settings) -> bool:

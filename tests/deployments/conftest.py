@@ -1,0 +1,5 @@
+"""Fixtures of a site."""
+
+from nightly_site import site
+
+__all__ = ["site"]

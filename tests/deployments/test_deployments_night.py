@@ -1,0 +1,110 @@
+"""From nothing to a site at night: fields by the schedule, one that is broken, one that comes late. Minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nightly_site import Site
+
+pytestmark = pytest.mark.slow
+
+MINUTE = "* * * * *"
+
+
+def _state(run: dict[str, Any]) -> tuple[str, str]:
+    return run["state"]["type"], run["state"]["name"]
+
+
+def test_two_fields_by_the_schedule_and_one_that_is_broken(site: Site) -> None:
+    good = site.add("SIM6", 6, MINUTE)
+    broken = site.add("SIM7", 7, MINUTE)
+    (broken / "image_list.txt").write_text("images/not_there.fits\n")
+    site.serve()
+
+    done = site.wait_for_run("SIM6", lambda run: _state(run) == ("COMPLETED", "Completed"))
+    assert done["auto_scheduled"]
+    night = done["name"].split()[-1]
+    record = json.loads((good / "runs" / night / "run_summary.json").read_text())
+    assert (record["status"], record["run_id"], record["parameters"]["night"]) == ("done", done["id"], night)
+
+    failed = site.wait_for_run("SIM7", lambda run: run["state"]["type"] == "FAILED")
+    assert "not_there.fits: no such file" in failed["state"]["message"]
+    skipped = site.wait_for_run("SIM6", lambda run: _state(run) == ("COMPLETED", "Skipped"))
+    assert f"no new images since run {done['id'][:8]}" in skipped["state"]["message"]
+    assert {run["state"]["type"] for run in site.runs("SIM6")} <= {"COMPLETED", "RUNNING", "PENDING"}
+
+    # A field is one file: added, changed to nonsense, gone.
+    late = site.add("SIM8", 8, None)
+    site.wait("registered\n", 60)
+    end = time.monotonic() + 60
+    while not (found := site.post("/deployments/filter", {"deployments": {"name": {"any_": ["SIM8"]}}})):
+        assert time.monotonic() < end, site.log
+        time.sleep(1)
+    file = site.folder / "fields" / "SIM7.yaml"
+    file.write_text("config: [1]\n")
+    site.wait("passed over: ", 60)
+    assert "config" in site.log.split("passed over: ")[1].splitlines()[0]
+    end = time.monotonic() + 60
+    while site.post("/deployments/filter", {"deployments": {"name": {"any_": ["SIM7"]}}})[0]["schedules"]:
+        assert time.monotonic() < end, "a field without a file has a schedule still"
+        time.sleep(1)
+
+    # Its images are still being copied when it is started: it waits, and then goes on by itself.
+    image = next((late / "images").glob("*.fits"))
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    site.post(f"/deployments/{found[0]['id']}/create_flow_run", {})
+    waiting = site.wait_for_run("SIM8", lambda run: run["state"]["name"] == "AwaitingRetry")
+    assert f"{image}: expected" in waiting["state"]["message"]
+    image.write_bytes(whole)
+    site.wait_for_run("SIM8", lambda run: _state(run) == ("COMPLETED", "Completed"))
+    assert waiting["id"] in {run["id"] for run in site.runs("SIM8") if _state(run)[0] == "COMPLETED"}
+
+    _screenshots(site)
+    assert site.stop() == 0
+    assert "Traceback" not in site.log.split("worker started")[0]
+
+
+def _screenshots(site: Site) -> None:
+    """Pictures of the UI to be looked at, where TRACT7DT_SCREENSHOTS names a folder for them."""
+    folder, chromium, driver = (
+        os.environ.get("TRACT7DT_SCREENSHOTS"),
+        shutil.which("chromium"),
+        shutil.which("chromedriver"),
+    )
+    if not (folder and chromium and driver):
+        return
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--no-proxy-server",
+        "--window-size=1400,1300",
+    ):
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    keys = {a["key"]: a["id"] for a in site.post("/artifacts/filter", {"limit": 200}) if a["key"]}
+    pages = {"runs": "/runs", "deployments": "/deployments"}
+    pages |= {
+        name: f"/artifacts/artifact/{keys[f'sim6-{name}']}"
+        for name in ("overlay", "zero-point-plots", "epsf", "results")
+        if f"sim6-{name}" in keys
+    }
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        for name, page in pages.items():
+            browser.get(site.ui + page)
+            time.sleep(4)
+            browser.save_screenshot(str(Path(folder) / f"night-{name}.png"))
+    finally:
+        browser.quit()
