@@ -135,11 +135,12 @@ def results_page(settings: Settings, note: Mapping[str, Any], links: Links) -> s
         lines = [f"- `{path}`" for path in files if path.is_file()]
         if not lines:
             return None
-        why = (
-            f"**Not published**: {note['error']}"
-            if note.get("status") == "failed"
-            else "Not published (yet)."
-        )
+        if note.get("status") == "failed":
+            why = f"**Not published**: {note['error']}"
+        elif settings.publish.url is None:
+            why = "Not published: `publish.url` is not set. On the machine that made them:"
+        else:
+            why = "Not published. On the machine that made them:"
         return "\n".join(["## Results", "", why, "", *lines]) + "\n"
     wanted = [("report.html", "Report", work.root / "report.html")]
     wanted += [

@@ -168,10 +168,20 @@ def _catch_up(run: FlowRun, given: Given, template: Settings) -> None:
 
 
 def _is_missed(template: Settings, night: str) -> bool:
+    """Whether a night has images, and no run of it has come to an end, good or bad.
+
+    One that was cut off is missed, too: while this run goes on, no other of the field does.
+    """
     settings = fill_placeholders(template, night)
-    if WorkDir.of(settings).run_summary.exists():
-        return False
-    return look(settings, of_night=True).state != "none"
+    try:
+        record = json.loads(WorkDir.of(settings).run_summary.read_text(encoding="utf-8"))
+        error = record.get("error") or {}
+        cut_off = record["status"] == "running" or str(error.get("message", "")).startswith("interrupted")
+    except FileNotFoundError:
+        cut_off = True
+    except (OSError, ValueError, KeyError, AttributeError):
+        cut_off = False
+    return cut_off and look(settings, of_night=True).state != "none"
 
 
 def _start(client: SyncPrefectClient, run: FlowRun, given: Given, field: str) -> None:

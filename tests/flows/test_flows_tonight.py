@@ -185,10 +185,20 @@ def test_nights_that_were_missed_are_made_up_for(
     client.started.clear()
     done = WorkDir.of(read_given(Given(given.config, night=before)).settings)
     done.root.mkdir(parents=True)
-    done.run_summary.write_text("{}")  # whatever became of it: it was not missed
+    done.run_summary.write_text(
+        '{"status": "failed", "error": {"message": "InputError"}}'
+    )  # it was not missed
     (tmp_path / yesterday / "list.txt").unlink()  # nor was this: no images
     early(given)
     assert client.started == {}
+    for cut_off in (
+        '{"status": "running"}',
+        '{"status": "failed", "error": {"message": "interrupted (Abort)"}}',
+    ):
+        client.started.clear()
+        done.run_summary.write_text(cut_off)
+        early(given)
+        assert [more["parameters"]["night"] for more in client.started.values()] == [before]
 
 
 def test_only_scheduled_runs_make_up_for_others(
