@@ -103,7 +103,7 @@ def missing_catalogue(inputs: Inputs) -> Spoilt:
 
 def missing_gaia(inputs: Inputs) -> Spoilt:
     config = inputs.config(inputs={"gaiaxp_synphot_csv": str(inputs.folder / "gaia_gone.csv")})
-    return config, 1, ["gaia_gone.csv", "No such file"]
+    return config, 1, ["gaia_gone.csv", "no such file"]
 
 
 def missing_keywords(inputs: Inputs) -> Spoilt:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 MAX_PREVIEW_SIDE = 3000
 #: More threads than this gain nothing: reading is bound by the disk or by one decompressor a file.
 MAX_AUTO_WORKERS = 4
+#: No field has more saturated pixels than this share; with a SATURATE below the sky all are.
+MAX_SATURATED_SHARE = 0.2
 
 
 def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) -> Field:
@@ -178,11 +180,46 @@ class _Preview:
             return np.where(self.weight > 0, self.total / self.weight, np.nan).astype(np.float32)
 
 
+@dataclass
+class _Seen:
+    """What the pixels of a frame are, by count."""
+
+    finite: int = 0
+    saturated: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, rows: F4, saturation: float | None) -> None:
+        values = rows[np.isfinite(rows)]
+        self.finite += values.size
+        if values.size:
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        if saturation is not None:
+            self.saturated += int(np.count_nonzero(values >= saturation))
+
+    def log(self, entry: FrameEntry, image: ImageInfo, box: Box) -> None:
+        """Say how much of the frame there is, and what no image of the sky looks like."""
+        band, path, share = entry.band, image.path, self.finite / (box.nx * box.ny)
+        log.info("%s: scale %.6g, %.2f %% of the pixels finite (%s)", band, entry.scale, 100 * share, path)
+        if self.finite == 0:
+            log.warning("%s: no finite pixel in the working frame of %s", band, path)
+            return
+        if self.low == self.high:
+            log.warning(
+                "%s: every finite pixel in the working frame of %s has the value %g", band, path, self.low
+            )
+        if self.saturated > MAX_SATURATED_SHARE * self.finite:
+            log.warning(
+                "%s: %.1f %% of the pixels in the working frame of %s count as saturated; is SATURATE = %g right?",
+                band, 100 * self.saturated / self.finite, path, image.saturate,
+            )  # fmt: skip
+
+
 def _write_frame(
     image: ImageInfo, entry: FrameEntry, box: Box, preview: _Preview, work: WorkDir
 ) -> FrameEntry:
     reader = PixelReader(image.path, work.frames)
-    n_finite = 0
+    seen = _Seen()
     with (
         atomic_path(work.frame(image.band)) as temporary,
         RowWriter(temporary, box.shape, "<f4", digest=True) as writer,
@@ -196,16 +233,11 @@ def _write_frame(
             lo, hi = max(y0, box.y0), min(y0 + len(rows), box.y1)
             if lo < hi:
                 inside = rows[lo - y0 : hi - y0, box.x0 : box.x1]
-                n_finite += int(np.isfinite(inside).sum())
+                seen.add(inside, entry.saturation)
                 writer.write(lo - box.y0, inside)
     pixels_sha256 = writer.sha256()
     note_written(work.frame(image.band), pixels_sha256)
-    share = n_finite / (box.nx * box.ny)
-    log.info(
-        "%s: scale %.6g, %.2f %% of the pixels finite (%s)", entry.band, entry.scale, 100 * share, image.path
-    )
-    if n_finite == 0:
-        log.warning("%s: no finite pixel in the working frame of %s", entry.band, image.path)
+    seen.log(entry, image, box)
     return replace(entry, sha256=reader.sha256, pixels_sha256=pixels_sha256)
 
 

@@ -76,11 +76,14 @@ def _text(path: str) -> str:
     except (OSError, ValueError) as error:
         raise InputError(f"image list {path}: cannot be read ({error})") from error
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
         raise InputError(
             f"image list {path}: expected a text file with one FITS path or URL per line, found binary data"
-        ) from None
+        )
+    return text
 
 
 def _entries(text: str) -> list[tuple[int, str]]:
@@ -97,7 +100,7 @@ def _filled(entry: str, names: Mapping[str, str]) -> str:
 def _resolve(entry: str, base_dir: Path, list_path: str) -> str:
     if is_url(entry):
         return entry
-    path = Path(entry).expanduser()
+    path = _expanded(Path(entry))
     if path.is_absolute():
         return str(path)
     by_config = (base_dir / path).absolute()
@@ -107,3 +110,10 @@ def _resolve(entry: str, base_dir: Path, list_path: str) -> str:
         return posixpath.join(posixpath.dirname(list_path), entry)
     by_list = (Path(list_path).parent / path).absolute()
     return str(by_list if by_list.exists() else by_config)
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user, no home: a name that starts with "~"
+        return path

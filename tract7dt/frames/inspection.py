@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.io import fits
 from astropy.time import Time
 from astropy.wcs import WCS, FITSFixedWarning, WcsError
 from astropy.wcs.utils import proj_plane_pixel_area
@@ -32,6 +33,20 @@ log = logging.getLogger(__name__)
 _BAND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 #: Names that collide with our own files (``white.npy``, ``{band}_bad.npy``) or columns (``FLUX_x_ERR``).
 _RESERVED_BAND = re.compile(r"(?i)white|white_sigma|white_full_preview|.*_bad|.*_err|.*_fit")
+
+#: What astropy and wcslib raise on keywords that make no WCS.
+_WCS_ERRORS = (
+    WcsError,
+    fits.VerifyError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    OSError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +210,18 @@ def _celestial_wcs(header: ImageHeader, problems: list[str]) -> WCS | None:
             wcs = WCS(header.header).celestial
             if wcs.naxis == 2:
                 wcs.wcs.set()
-    except (WcsError, ValueError, KeyError, AssertionError) as error:
+    except _WCS_ERRORS as error:
         problems.append(f"WCS cannot be read: {' '.join(str(error).split())}")
         return None
     if wcs.naxis != 2 or {wcs.wcs.lngtyp, wcs.wcs.lattyp} != {"RA", "DEC"}:
         found = ", ".join(str(header.header.get(f"CTYPE{i}", "nothing")) for i in (1, 2))
         problems.append(f"expected a celestial WCS (CTYPE RA---xxx, DEC--xxx), found {found}")
         return None
-    if not np.isfinite(wcs.pixel_scale_matrix).all() or np.linalg.det(wcs.pixel_scale_matrix) == 0:
+    if (
+        _has_empty_cd_row(header.header)
+        or not np.isfinite(wcs.pixel_scale_matrix).all()
+        or np.linalg.det(wcs.pixel_scale_matrix) == 0
+    ):
         problems.append("expected a WCS matrix (CD, or PC and CDELT) that can be inverted")
         return None
     system, equinox = wcs.wcs.radesys.strip(), wcs.wcs.equinox
@@ -215,6 +234,14 @@ def _celestial_wcs(header: ImageHeader, problems: list[str]) -> WCS | None:
         problems.append("expected a WCS without distortion tables (CPDISj, D2IMDISj); SIP and TPV are known")
         return None
     return wcs
+
+
+def _has_empty_cd_row(header: fits.Header) -> bool:
+    """Whether a row of the CD matrix is zero, which wcslib would take for 1 deg/pix without a word."""
+    return any(
+        any(f"CD{i}_{j}" in header for j in (1, 2)) and not any(header.get(f"CD{i}_{j}", 0.0) for j in (1, 2))
+        for i in (1, 2)
+    )
 
 
 def _fwhm_pix(path: str, header: ImageHeader, pixel_scale_arcsec: float) -> float | None:

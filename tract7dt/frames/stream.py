@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.hdu.compressed._compression import CfitsioException  # it has no public name
 
 from tract7dt.errors import InputError, StoreUnreachableError
 from tract7dt.store.remote import local_copy
@@ -30,9 +31,23 @@ from tract7dt.types import F8
 
 __all__ = ["ImageHeader", "PixelReader", "read_header"]
 
+#: Stands for the value of a header card that cannot be read.
+UNREADABLE = "(a card that is no FITS)"
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-#: What a broken file or connection raises; everything else is a bug of ours.
-_READ_ERRORS = (OSError, EOFError, ValueError, ImportError, zlib.error)
+#: What a broken file or connection raises, astropy included where a header is not what it says it is.
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    ImportError,
+    zlib.error,
+    fits.VerifyError,
+    CfitsioException,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +72,14 @@ class ImageHeader:
     shape: tuple[int, int]
 
     def get(self, keyword: str) -> Any:
-        """Value of ``keyword`` in the image's header, else in the primary's; None where it is in neither."""
-        return self.header.get(keyword, self.primary.get(keyword))
+        """Value of ``keyword`` in the image's header, else in the primary's; None where it is in neither.
+
+        A card that is no FITS gives :data:`UNREADABLE`, a text that is neither a number nor a band.
+        """
+        try:
+            return self.header.get(keyword, self.primary.get(keyword))
+        except fits.VerifyError:
+            return UNREADABLE
 
 
 def _is_gzip(stream: IO[bytes]) -> bool:
@@ -79,7 +100,8 @@ def _reading(path: str) -> Iterator[None]:
     except StoreUnreachableError:
         raise
     except _READ_ERRORS as error:
-        raise InputError(f"{path}: not a readable FITS image ({error or type(error).__name__})") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: not a readable FITS image ({why})") from error
 
 
 def read_header(path: str) -> ImageHeader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from tract7dt.errors import InputError
 from tract7dt.sources.catalogue import sky_to_pixel
+from tract7dt.sources.raw_table import RawTable, read_raw_table
 from tract7dt.types import F8, Field
 
 __all__ = ["at_epoch", "gaia_magnitudes", "place_gaia", "read_gaia"]
@@ -24,7 +25,7 @@ _LISTED = 10
 
 
 def read_gaia(path: str, bands: Sequence[str], need_magnitudes: bool) -> pd.DataFrame:
-    """Read a Gaia table (CSV).
+    """Read a Gaia table (CSV, or what :func:`read_raw_table` takes).
 
     Parameters
     ----------
@@ -47,16 +48,21 @@ def read_gaia(path: str, bands: Sequence[str], need_magnitudes: bool) -> pd.Data
     Raises
     ------
     InputError
-        If the file cannot be read, a column that is needed is missing, no ``mag_{band}`` belongs to a
-        band, or a ``source_id`` is empty (where it is needed) or repeats.
+        If the file cannot be read, a row has more or fewer cells than the header, a column that is needed
+        is missing or comes twice, no ``mag_{band}`` belongs to a band, or a ``source_id`` is empty (where it
+        is needed) or repeats.
+    StoreUnreachableError
+        The store of a URL does not answer.
     """
-    text = _read_text(path)
-    magnitudes = [f"mag_{band}" for band in bands if f"mag_{band}" in text]
-    _check_columns(text, path, bands, magnitudes, need_magnitudes)
-    table = pd.DataFrame({"source_id": _identifiers(text, path, need_magnitudes)}, index=text.index)
-    for name in ("ra", "dec", "phot_g_mean_mag", *magnitudes, "pmra", "pmdec", "ref_epoch"):
-        given = text[name] if name in text else pd.Series(np.nan, index=text.index)
-        table[name] = pd.to_numeric(given, errors="coerce").astype(float)
+    raw = _read(path)
+    where = {name.strip(): number for number, name in enumerate(raw.names)}
+    magnitudes = [f"mag_{band}" for band in bands if f"mag_{band}" in where]
+    numbers = ("ra", "dec", "phot_g_mean_mag", *magnitudes, "pmra", "pmdec", "ref_epoch")
+    _check_columns(raw, ("source_id", *numbers), bands, magnitudes, need_magnitudes)
+    index = pd.RangeIndex(len(raw))
+    table = pd.DataFrame({"source_id": _identifiers(raw, where, need_magnitudes)}, index=index)
+    for name in numbers:
+        table[name] = raw.numbers(where[name])[0] if name in where else np.full(len(raw), np.nan)
     for name in ("phot_g_mean_mag", *magnitudes):
         table[name] = table[name].where(table[name].between(*_MAG_RANGE))
     valid = np.isfinite(table["ra"]) & (table["dec"].abs() <= 90)
@@ -65,48 +71,52 @@ def read_gaia(path: str, bands: Sequence[str], need_magnitudes: bool) -> pd.Data
     return table[valid].reset_index(drop=True)
 
 
-def _read_text(path: str) -> pd.DataFrame:
+def _read(path: str) -> RawTable:
     try:
-        text = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"Gaia table {path} cannot be read: {error}") from error
-    text.columns = text.columns.str.strip()
-    return text
+        return read_raw_table(path)
+    except InputError as error:
+        raise InputError(
+            f"Gaia table {path} cannot be read: {str(error).removeprefix(f'{path}: ')}"
+        ) from error
 
 
 def _check_columns(
-    text: pd.DataFrame, path: str, bands: Sequence[str], magnitudes: list[str], need_magnitudes: bool
+    raw: RawTable, known: Sequence[str], bands: Sequence[str], magnitudes: list[str], need_magnitudes: bool
 ) -> None:
+    names = [name.strip() for name in raw.names]
     needed = ("source_id", "ra", "dec", "phot_g_mean_mag") if need_magnitudes else ("ra", "dec")
-    problems = [f"column {name} is missing" for name in needed if name not in text]
+    problems = [f"column {name} is missing" for name in needed if name not in names]
+    problems += [f"column {name} comes twice" for name in known if names.count(name) > 1]
     if need_magnitudes and not magnitudes:
-        present = [name for name in text.columns.astype(str) if name.startswith("mag_")]
+        present = [name for name in names if name.startswith("mag_")]
         problems.append(
             f"no column mag_{{band}} for any image band ({', '.join(bands)}); "
             f"the table has {', '.join(present[:_LISTED]) or 'none'}"
         )
     if problems:
-        raise InputError(f"Gaia table {path}: {'; '.join(problems)}; columns: {', '.join(text.columns)}")
+        raise InputError(f"Gaia table {raw.path}: {'; '.join(problems)}; columns: {', '.join(names)}")
     absent = [band for band in bands if f"mag_{band}" not in magnitudes]
     if need_magnitudes and absent:
-        log.warning("%s has no mag_{band} for %s: no zero point there", path, ", ".join(absent))
+        log.warning("%s has no mag_{band} for %s: no zero point there", raw.path, ", ".join(absent))
 
 
-def _identifiers(text: pd.DataFrame, path: str, needed: bool) -> pd.Series:
-    if "source_id" not in text:
-        return pd.Series("", index=text.index, dtype="str")
-    identifiers = text["source_id"].str.strip()
+def _identifiers(raw: RawTable, where: Mapping[str, int], needed: bool) -> pd.Series:
+    if "source_id" not in where:
+        return pd.Series("", index=pd.RangeIndex(len(raw)), dtype="str")
+    column = where["source_id"]
     problems = []
+    if isinstance(raw.columns[column], np.ndarray):
+        problems.append("source_id is a column of floating-point numbers, which lose the last digits of it")
+    identifiers = pd.Series([text.strip() for text in raw.text(column)], dtype="str")
     if needed and (identifiers == "").any():
-        rows = (np.flatnonzero(identifiers == "") + 2)[:_LISTED]
-        problems.append(f"source_id is empty on line {', '.join(map(str, rows))}")
+        rows = np.flatnonzero(identifiers == "")[:_LISTED].tolist()
+        lines = [row + 1 if raw.lines is None else raw.lines[row] for row in rows]
+        problems.append(f"source_id is empty on line {', '.join(map(str, lines))}")
     repeated = identifiers[identifiers.duplicated() & (identifiers != "")].unique()
     if len(repeated):
         problems.append(f"{len(repeated)} source_id repeat: {', '.join(repeated[:_LISTED])}")
     if problems:
-        raise InputError(f"Gaia table {path}: {'; '.join(problems)}")
+        raise InputError(f"Gaia table {raw.path}: {'; '.join(problems)}")
     return identifiers
 
 

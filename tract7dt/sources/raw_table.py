@@ -27,6 +27,18 @@ __all__ = ["RawTable", "read_raw_table"]
 _MISSING = frozenset({"", "nan", "null", "none", "na", "n/a", "<na>", "--"})
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 
+#: What pyarrow and astropy raise on a file that is not what its own description says.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+
 Column = Sequence[str] | NDArray[Any]
 
 
@@ -163,38 +175,46 @@ def _from_parquet(path: str, data: bytes) -> RawTable:
 
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet table ({error})") from error
-    names, columns = [], []
-    for name, column in zip(table.column_names, table.columns):
-        if re.fullmatch(r"__index_level_\d+__", name):
-            continue  # the row labels of a pandas table, not data
-        names.append(name)
-        if pa.types.is_floating(column.type):
-            columns.append(column.to_numpy())
-        else:
-            columns.append([_text(value) for value in column.to_pylist()])
+        names, columns = [], []
+        for name, column in zip(table.column_names, table.columns):
+            if re.fullmatch(r"__index_level_\d+__", name):
+                continue  # the row labels of a pandas table, not data
+            names.append(name)
+            if pa.types.is_floating(column.type):
+                columns.append(column.to_numpy())
+            else:
+                columns.append([_text(value) for value in column.to_pylist()])
+    except (pa.ArrowException, *_DAMAGE) as error:
+        raise InputError(f"{path}: not a readable Parquet table ({_said(error)})") from error
     return RawTable(path, tuple(names), tuple(columns), None)
 
 
 def _from_fits(path: str, data: bytes) -> RawTable:
+    from astropy.io.fits import VerifyError
     from astropy.table import Table
 
+    columns: list[Column] = []
     try:
         table = Table.read(io.BytesIO(data), format="fits")
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise InputError(f"{path}: expected a FITS table ({error})") from error
-    vectors = [name for name in table.colnames if table[name].ndim != 1]
+        vectors = [name for name in table.colnames if table[name].ndim != 1]
+        if not vectors:
+            columns = [_fits_column(table[name]) for name in table.colnames]
+    except (VerifyError, *_DAMAGE) as error:
+        raise InputError(f"{path}: expected a FITS table ({_said(error)})") from error
     if vectors:
         raise InputError(f"{path}: expected one number or text a cell, found arrays in {', '.join(vectors)}")
-    columns: list[Column] = []
-    for name in table.colnames:
-        values = np.ma.asarray(table[name])
-        if values.dtype.kind == "f":
-            columns.append(values.filled(np.nan).astype(values.dtype.newbyteorder("=")))
-        else:
-            columns.append([_text(value) for value in values.tolist()])
     return RawTable(path, tuple(table.colnames), tuple(columns), None)
+
+
+def _fits_column(column: Any) -> Column:
+    values = np.ma.asarray(column)
+    if values.dtype.kind == "f":
+        return values.filled(np.nan).astype(values.dtype.newbyteorder("="))
+    return [_text(value) for value in values.tolist()]
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _text(value: object) -> str:
