@@ -15,6 +15,8 @@ from tract7dt.progress import MessageReader, open_folder
 from tract7dt.reuse import locked
 from tract7dt.run_record import RunRecord
 from tract7dt.store import write_text
+from tract7dt.store.urls import Redactor
+from tract7dt.store.yaml_secrets import without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +48,11 @@ def claimed(
         try:
             settings.outputs.work_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(settings, run_id))
+            given = Redactor().values(overrides or {})
             write_text(
                 settings.outputs.work_dir / f"config_used_{stamp}.yaml",
-                "".join(f"# override: {k} = {json.dumps(v)}\n" for k, v in (overrides or {}).items())
-                + loaded.source,
+                "".join(f"# override: {k} = {json.dumps(v)}\n" for k, v in given.items())
+                + without_secrets(loaded.source),
             )
             stack.enter_context(logged_to_file(settings, command))
         except OSError as error:

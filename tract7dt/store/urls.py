@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = [
+    "HIDDEN",
     "Redactor",
     "has_secret",
+    "is_secret_name",
     "is_url",
     "key_problem",
     "name_problem",
@@ -33,6 +36,9 @@ _SECRET_KEY = re.compile(
     r"(?i)(?P<name>[\"']?\b[\w.-]*(?:password|passwd|secret|token|credential|api_?key|access_?key)[\w.-]*"
     r"[\"']?[ \t]*[:=][ \t]*)(?P<quote>[\"']?)(?P<value>[^\s\"',}&]+)(?P=quote)"
 )
+_SECRET_NAME = re.compile(
+    r"(?i)password|passwd|passphrase|secret|token|credential|api_?key|access_?key|private_?key"
+)
 _SECRET_VARIABLE = re.compile(
     r"(?i)SECRET|PASSWORD|PASSWD|TOKEN|API_?KEY|AUTH_STRING|CREDENTIAL|PRIVATE_?KEY|ACCESS_?KEY"
 )
@@ -48,6 +54,11 @@ def is_url(path: str) -> bool:
 def has_secret(url: str) -> bool:
     """Whether a URL carries a password, a token or a signature."""
     return redacted(url) != url
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether what a key of this name holds is to be kept to oneself (``password``, ``secret_key``)."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def redacted(text: str) -> str:
@@ -80,6 +91,24 @@ class Redactor:
     def assignments(self, text: str) -> str:
         """As :meth:`text`, and what is assigned to a name such as ``password`` or ``secret_key``."""
         return _SECRET_KEY.sub(lambda m: f"{m['name']}{HIDDEN}", self.text(text))
+
+    def values(self, value: Any, hide: bool = False) -> Any:
+        """Plain data with the texts as :meth:`text` gives them, and all below a secret name hidden.
+
+        Parameters
+        ----------
+        value : object
+            Mappings, lists, texts, numbers.
+        hide : bool
+            Whether a name above was a secret one.
+        """
+        if isinstance(value, Mapping):
+            return {k: self.values(v, hide or is_secret_name(str(k))) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.values(v, hide) for v in value]
+        if hide and value is not None:
+            return HIDDEN
+        return self.text(value) if isinstance(value, str) else value
 
 
 def name_problem(name: str) -> str | None:
