@@ -15,7 +15,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night
+.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night fuzz audit
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,6 +53,24 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The readers of what comes from outside, each fuzzed for FUZZ_S seconds; crashes and what was found: fuzz/.
+FUZZ ?= catalogue_csv catalogue_fits catalogue_parquet gaia image_list image configuration overrides payload manifest latest
+FUZZ_S ?= 600
+
+fuzz: $(VENV)/.installed-fuzz
+	@for target in $(FUZZ); do \
+	    mkdir -p fuzz/found/$$target; \
+	    nice -n 19 $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_S) -max_len=20000 -timeout=30 \
+	        -rss_limit_mb=4000 -artifact_prefix=fuzz/$$target- fuzz/found/$$target tests/fuzz/corpus/$$target \
+	        || exit 1; \
+	done
+
+# Known vulnerabilities of the pinned packages; in an environment of its own.
+audit: $(VENV)/bin/python
+	$(PYTHON) .ci/make_venv.py $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_fit.py
 
@@ -82,5 +100,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,fuzz]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(VENV)-audit fuzz $(DEMO) build *.egg-info
