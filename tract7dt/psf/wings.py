@@ -25,6 +25,8 @@ LOG_BETA_PRIOR = (math.log(2.3), 0.4)
 MODEL_TOLERANCE = 0.01
 #: (mean / error)**2 that a ring average must exceed before any of it is believed; noise alone has 1.
 EVIDENCE = 4.0
+#: Excess of the pixels' scatter in a ring over their noise that chance may make, in sigma of that excess.
+CHANCE = 2.0
 #: Width of the ring in which single pixels are faded out at the edge of the stamp, pix.
 EDGE_FADE = 5.0
 #: Ratio of signal to noise, in variance, above which a ring needs no support by its neighbours.
@@ -225,7 +227,9 @@ def regularise(stack: F8, variance: F8, model: F8, taper: tuple[float, float], e
     power = np.bincount(ring.ravel(), np.where(known, rest**2 - noise, 0.0).ravel(), n_rings) / count
     typical = np.bincount(ring.ravel(), np.where(known, noise, 0.0).ravel(), n_rings) / count
     typical = np.where(typical > 0, typical, 1.0)
-    wiener = np.interp(radius, rings, _along_rings(power / typical, 1.0) * typical)
+    # what chance makes of the noise of so many pixels is no signal
+    believed = power / typical - CHANCE * np.sqrt(2 / count)
+    wiener = np.interp(radius, rings, _along_rings(believed, 1.0) * typical)
     rest *= wiener / (wiener + noise) * known * np.clip((edge - radius) / EDGE_FADE, 0, 1)
     return model + level + rest
 
