@@ -5,7 +5,7 @@ Threads
     bits of a sum. The command sets it from the configuration; a run that a deployment starts has NumPy
     before it has a configuration, and gets one thread.
 Silence
-    Prefect reports its use to its makers unless it is told not to.
+    Prefect and Ray report their use to their makers unless they are told not to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import os
 
 from flows.worker import thread_variables
 
-_DEFAULTS = thread_variables(1) | {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+_DEFAULTS = thread_variables(1) | {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)

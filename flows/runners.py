@@ -78,6 +78,7 @@ def _cluster_runner(settings: Settings, name: str, count: int) -> TaskRunner[Any
     if "address" in options:
         return runner(**options)  # type: ignore[no-any-return]
     if name == "ray":
-        return runner(init_kwargs={"num_cpus": count} | options)  # type: ignore[no-any-return]
+        # Its dashboard costs a dozen processes; the run is watched in Prefect's.
+        return runner(init_kwargs={"num_cpus": count, "include_dashboard": False} | options)  # type: ignore[no-any-return]
     local = {"n_workers": count, "threads_per_worker": settings.patch_run.threads_per_process}
     return runner(cluster_kwargs=local | options)  # type: ignore[no-any-return]

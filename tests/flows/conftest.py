@@ -82,7 +82,7 @@ class Command:
     def __call__(self, *args: str, trouble: dict[str, str] | None = None, **more: Any) -> Ran:
         begun = time.monotonic()
         process = self.start(*args, trouble=trouble, **more)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         return Ran(process.returncode, out, err, self.folder, time.monotonic() - begun)
 
 
