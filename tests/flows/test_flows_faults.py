@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import alive, descendants, wait_for, workers_of
+from serverside import server_logs
 
 HERE = Path(__file__).resolve().parent
 NO_TRACE = "Traceback (most recent call last)"
@@ -22,19 +22,6 @@ NO_TRACE = "Traceback (most recent call last)"
 
 def _temporaries(work: Path) -> list[Path]:
     return list(work.rglob(".*.tmp*"))
-
-
-def _server_logs(url: str, said: str) -> list[dict[str, Any]]:
-    """Log entries of the server that hold ``said``, newest first."""
-    found: list[dict[str, Any]] = []
-    for offset in range(0, 1000, 200):
-        query = json.dumps({"limit": 200, "offset": offset, "sort": "TIMESTAMP_DESC"}).encode()
-        request = urllib.request.Request(
-            f"{url}/logs/filter", data=query, headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            found += json.load(answer)
-    return [entry for entry in found if said in entry["message"]]
 
 
 # --- the flow over stages that cost nothing ----------------------------------------------------------------
@@ -73,8 +60,8 @@ def test_what_happens_in_workers_stays_with_their_patches(served: Any, server_ur
         assert line == other or line in ("p03 has no fit", "p09 has no fit")
 
     for said in ("patch p03: its worker was killed (exit status 7); once more", "m425"):
-        assert _server_logs(server_url, said), said
-    [entry, *_] = _server_logs(server_url, "patch p03: its worker was killed")
+        assert server_logs(server_url, said), said
+    [entry, *_] = server_logs(server_url, "patch p03: its worker was killed")
     assert entry["task_run_id"]  # in the log of the task that it happened to
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serverside import server_logs
 
 from tract7dt.run_record import STAGES
 
@@ -157,12 +158,21 @@ def test_wrong_input_in_a_worker_ends_the_run_at_once(served: Any) -> None:
     assert ran.stage("build_epsf")["status"] == "failed"
 
 
-def test_passing_troubles_are_retried_and_single_failures_recorded(served: Any) -> None:
+def test_passing_troubles_are_retried_and_single_failures_recorded(served: Any, server_url: str) -> None:
     """A lost connection once, a band that cannot be built, a patch that cannot be fitted: one run."""
     trouble = {"load_inputs": "once", "build_epsf_band:m425": "exit", "patch:p03": "yes"}
     ran = served("run", "--config", str(served.config()), trouble=trouble)
     assert [call[0] for call in ran.calls].count("load_inputs") == 2
     assert "ePSF of m425 failed, the analytic PSF stands in: StageError" in ran.err
+    run = ran.summary["run_id"]
+    for said in (
+        "met a trouble that may pass",
+        "Retry 1/2 will start",
+    ):  # in the log of the task, on the server
+        told = [entry for entry in server_logs(server_url, said) if entry["flow_run_id"] == run]
+        assert len(told) == 1
+        assert told[0]["task_run_id"]
+        assert "the mount went away" in told[0]["message"]
     assert b"epsf_m425" not in ran.catalog
     assert b"epsf_m400,epsf_m450,epsf_m475" in ran.catalog
     assert ran.code == 1  # the catalogue is whole but for the sources of a patch, and the user must know
