@@ -12,7 +12,6 @@ from flows.mapping import give_up_on_error, in_pool, mapped
 from flows.runners import n_workers, tasks_at_once
 from tasks import stages as tasks
 from tasks.policy import under
-from tract7dt.fit.warm import warm_up
 from tract7dt.progress import progress_folder, write_plan
 from tract7dt.settings import Settings
 from tract7dt.types import Ref
@@ -56,6 +55,8 @@ def _fit_in(workers: pool.WorkerPool | None) -> Task[..., list[Ref]]:
     Other runners find compiled kernels, which are made here: each of them would compile its own.
     """
     if workers is None:
+        from tract7dt.fit.warm import warm_up  # with workers this process has no use for the engine
+
         warm_up()
         return tasks.fit_patch_batch
 

@@ -223,10 +223,12 @@ def test_nothing_is_reported_to_anybody(command: Any) -> None:
         "from prefect._internal.analytics.enabled import is_telemetry_enabled\n"
         "from prefect.settings import get_current_settings\n"
         "print(is_telemetry_enabled(), get_current_settings().server.analytics_enabled)\n"
+        "import os\n"
+        "print(os.environ['RAY_USAGE_STATS_ENABLED'])\n"
     )
-    noisy = ("CI", "DO_NOT_TRACK", "GITHUB_ACTIONS")
+    noisy = ("CI", "DO_NOT_TRACK", "GITHUB_ACTIONS", "RAY_USAGE_STATS_ENABLED")
     environment = {name: value for name, value in command.environment.items() if name not in noisy}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["False", "False"]
+    assert done.stdout.split() == ["False", "False", "0"]
