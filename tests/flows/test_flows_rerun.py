@@ -40,6 +40,7 @@ def test_the_record_says_what_was_given_and_what_was_reused(first: Field, field:
         "overrides": {"zp.clip_sigma": 2.5},
         "refresh": [],
         "only": [],
+        "publish": True,
     }
     assert field.detail("merge")["reused_from"] == [maker]
     assert "zp.clip_sigma" in field.detail("compute_zp")["why"]
