@@ -99,7 +99,7 @@ def _stamps(folder: Path) -> Stamps:
 
 @contextlib.contextmanager
 def _worker() -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    command = [sys.executable, "-m", "flows.worker_child", POOL, str(os.getpid())]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield process

@@ -9,13 +9,13 @@ import sys
 import threading
 import time
 
-__all__ = ["main"]
+__all__ = ["follow", "main"]
 
 _WATCH_S = 0.5
 _GRACE_S = 8.0
 
 
-def _follow(parent: int) -> None:
+def follow(parent: int) -> None:
     """End with the process ``parent``: a SIGKILL gives it no chance to stop its server itself."""
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
@@ -26,7 +26,7 @@ def _follow(parent: int) -> None:
 
 def main(port: str, parent: str, host: str = "127.0.0.1") -> None:
     """Serve on ``port`` until told to stop or until the process ``parent`` is gone."""
-    threading.Thread(target=_follow, args=(int(parent),), name="follow-parent", daemon=True).start()
+    threading.Thread(target=follow, args=(int(parent),), name="follow-parent", daemon=True).start()
     sys.argv = ["prefect", "server", "start", "--host", host, "--port", port, "--log-level", "WARNING"]
     runpy.run_module("prefect", run_name="__main__")
 
