@@ -56,7 +56,7 @@ def test_the_page_works_command_by_command(tmp_path: Path) -> None:
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=560,
+        timeout=1500,
         check=False,
     )
     log = home / "site" / "serve.log"

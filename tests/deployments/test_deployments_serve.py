@@ -28,28 +28,37 @@ def _children_of(pid: int) -> set[str]:
     return found
 
 
+def _running(site: Site) -> str:
+    """A run that the server takes for running; its id."""
+    (deployment,) = site.post("/deployments/filter", {})
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"}}
+    run = site.post(f"/deployments/{deployment['id']}/create_flow_run", {"state": later})
+    answer = site.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    assert answer["status"] == "ACCEPT"
+    return str(run["id"])
+
+
 @pytest.mark.slow
 def test_nothing_is_left_of_a_site_that_is_killed(site: Site) -> None:
     (site.folder / "fields").mkdir()
+    (site.folder / "fields" / "UDS.yaml").write_text("config: /data/none.yaml\n")
     site.serve()
     assert site.process is not None
-    pid = site.process.pid
-    assert (
-        len(
-            [
-                line
-                for line in _children_of(pid)
-                if "flows.server_child" in line or "flows.worker_child" in line
-            ]
-        )
-        == 2
-    )
+    pid, run = site.process.pid, _running(site)
+    lines = _children_of(pid)
+    assert len([line for line in lines if "flows.server_child" in line or "flows.worker_child" in line]) == 2
     os.kill(pid, signal.SIGKILL)
     site.process.wait(10)
     end = time.monotonic() + 60
     while (left := _children_of(pid)) and time.monotonic() < end:
         time.sleep(0.5)
     assert left == set()
+
+    site.serve()
+    assert "1 runs were cut off" in site.log
+    (state,) = [found["state"] for found in site.post("/flow_runs/filter", {}) if found["id"] == run]
+    assert state["type"] == "CRASHED"
+    assert site.stop() == 0
 
 
 def test_a_folder_that_is_no_site(tmp_path: Path) -> None:
