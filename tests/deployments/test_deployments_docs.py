@@ -46,7 +46,7 @@ def test_the_page_works_command_by_command(tmp_path: Path) -> None:
         (tools / name).chmod(0o755)
     environment = site_environment(home)
     environment |= {"HOME": str(home), "PATH": f"{tools}:{environment['PATH']}", "NO_COLOR": "1"}
-    script = ["set -e", "trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
+    script = ["set -e", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for number, (mark, text) in enumerate(blocks()):
         if mark == "sh":
             script += [f"echo '### block {number}'", text]

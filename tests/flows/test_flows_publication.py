@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import urllib.request
 from pathlib import Path
@@ -26,6 +27,18 @@ def _state(server_url: str, run_id: str) -> dict[str, Any]:
         return dict(json.load(answer)["state"])
 
 
+def _artifact(server_url: str, run_id: str, key: str) -> str:
+    body = json.dumps(
+        {"flow_runs": {"id": {"any_": [run_id]}}, "artifacts": {"key": {"any_": [key]}}}
+    ).encode()
+    request = urllib.request.Request(
+        f"{server_url}/artifacts/filter", data=body, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        (found,) = json.load(answer)
+    return str(found["data"])
+
+
 def test_run_publishes_and_a_store_that_refuses_costs_no_catalogue(
     served: Any, s3: S3Server, server_url: str
 ) -> None:
@@ -44,6 +57,12 @@ def test_run_publishes_and_a_store_that_refuses_costs_no_catalogue(
     listed = served("results", "list", "--url", "s3://nightly/7dt", "--endpoint-url", s3.endpoint, env=env)
     assert latest["run_id"][:8] in listed.out.replace("\n", "")
 
+    page = _artifact(server_url, latest["run_id"], "t1-results")
+    (link,) = re.findall(r"\[Catalogue, CSV\]\((\S+)\)", page)
+    with urllib.request.urlopen(link, timeout=20) as answer:
+        assert answer.read() == ran.catalog
+    assert "Links work until 20" in page
+
     refused = served("run", "--config", str(config), env=env | {"AWS_SECRET_ACCESS_KEY": WRONG})
     assert refused.code == 1
     assert "the catalogue is complete" in refused.err
@@ -55,7 +74,16 @@ def test_run_publishes_and_a_store_that_refuses_costs_no_catalogue(
     assert "not published" in state["message"]
     assert json.loads((served.folder / "out" / "publication.json").read_text())["status"] == "failed"
     assert json.loads((bucket / "7dt" / "T1" / "latest.json").read_text()) == latest
-    told = refused.out + refused.err + (refused.work / "run.log").read_text() + json.dumps(state)
+    assert "**Not published**: StoreError" in _artifact(server_url, refused.summary["run_id"], "t1-results")
+    told = (
+        ran.out
+        + ran.err
+        + refused.out
+        + refused.err
+        + (refused.work / "run.log").read_text()
+        + json.dumps(state)
+    )
+    assert "X-Amz-Signature" not in told
     assert WRONG not in told
     assert SECRET not in told
 
