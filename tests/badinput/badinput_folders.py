@@ -171,3 +171,30 @@ def damaged_products(tiny: TinyField) -> None:
 def as_if_nothing_had_been(tiny: TinyField) -> None:
     assert_measured(tiny)
     assert len(catalogue_of(tiny)) == 5
+
+
+@row(
+    FOLDERS,
+    "A disk, or a quota, that is full in the middle of a write",
+    "the run ends; no half file stays; when there is room again the next run goes on",
+    "stage load_inputs failed: OSError: … what to do: check the disk, the mount or the connection, then run again",
+    1,
+)
+def full_disk(tiny: TinyField) -> None:
+    # What the kernel does at a quota, without needing one: a write beyond the limit fails with EFBIG.
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    tiny.held = contextlib.ExitStack()
+    tiny.held.callback(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@full_disk.checked
+def next_run_goes_on(tiny: TinyField) -> None:
+    from badinput_run import run_command
+
+    again = run_command(tiny)
+    assert again.code == 0, again.said
+    assert_measured(tiny)
+    assert not list(tiny.work.rglob(".*.tmp*"))

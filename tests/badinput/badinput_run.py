@@ -21,9 +21,10 @@ _NOT_DRAWN = ("draw_epsf_band", "draw_bright_mask", "draw_zero_points")
 
 @dataclass
 class Ended:
-    """A command that has ended: exit code, what it wrote to the terminal and to its log."""
+    """A command that has ended: exit code, what it wrote to the terminal, and that with its log."""
 
     code: int
+    terminal: str
     said: str
 
 
@@ -43,4 +44,4 @@ def run_command(tiny: TinyField, *options: str) -> Ended:
         logging.getLogger().setLevel(level)
         logger.setLevel(logging.NOTSET)
     logs = [path.read_text(encoding="utf-8") for path in tiny.folder.glob("work/*.log")]
-    return Ended(result.exit_code, "\n".join([result.output, *logs]))
+    return Ended(result.exit_code, result.output, "\n".join([result.output, *logs]))

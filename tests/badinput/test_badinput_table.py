@@ -36,9 +36,9 @@ def test_row(row: Row, tmp_path: Path) -> None:
     assert ended.code == row.code, ended.said
     parts = [re.escape(words(part)) for part in row.message.split("…")]
     assert re.search(".*?".join(parts), words(ended.said)), ended.said
-    assert "Traceback" not in ended.said
+    assert "Traceback" not in ended.terminal
     assert "looks like a defect" not in ended.said
-    assert ("what to do:" in ended.said) is (row.code != 0)
+    assert ("what to do:" in ended.terminal) is (row.code != 0)
     assert (tiny.work / "output_catalog.csv").exists() is (row.code == 0)
     assert not list(tiny.work.rglob(".*.tmp*"))
     for check in row.check:
