@@ -15,6 +15,7 @@ from tract7dt.progress import MessageReader, open_folder
 from tract7dt.reuse import locked
 from tract7dt.run_record import RunRecord
 from tract7dt.store import write_text
+from tract7dt.store.atomic import remove_temporaries
 from tract7dt.store.urls import Redactor
 from tract7dt.store.yaml_secrets import without_secrets
 
@@ -48,6 +49,7 @@ def claimed(
         try:
             settings.outputs.work_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(settings, run_id))
+            remove_temporaries(settings.outputs.work_dir)  # of a run that was killed: here is nobody else now
             given = Redactor().values(overrides or {})
             write_text(
                 settings.outputs.work_dir / f"config_used_{stamp}.yaml",

@@ -277,7 +277,9 @@ class PixelReader:
             source = io.BufferedReader(hashing, 1 << 20)
             stream = raw
             if zipped:
-                copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".image."))
+                copy = stack.enter_context(
+                    tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".image.", suffix=".tmp")
+                )
                 shutil.copyfileobj(gzip.GzipFile(fileobj=source), copy, 1 << 20)
                 copy.flush()
                 stream = stack.enter_context(Path(copy.name).open("rb"))  # astropy insists on read-only
