@@ -15,7 +15,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night fuzz audit
+.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night fuzz audit test-faults
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +42,10 @@ test-ui: $(VENV)/.installed-dev
 # Minutes: a site from nothing, its schedule, its failures, the blocks of docs/deployment.md.
 test-night: $(VENV)/.installed-dev
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/pytest -m slow tests/deployments
+
+# Faults in real runs: kills everywhere, full disks, a server that goes and comes back.
+test-faults: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/faults tests/flows/test_flows_faults.py
 
 # After a stage's number in tract7dt/reuse/versions.py was raised: write down what it makes now.
 golden: $(VENV)/.installed-dev
