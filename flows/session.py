@@ -16,8 +16,6 @@ from tract7dt.reuse import locked
 from tract7dt.run_record import RunRecord
 from tract7dt.store import write_text
 from tract7dt.store.atomic import remove_temporaries
-from tract7dt.store.urls import Redactor
-from tract7dt.store.yaml_secrets import without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,11 +48,10 @@ def claimed(
             settings.outputs.work_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(settings, run_id))
             remove_temporaries(settings.outputs.work_dir)  # of a run that was killed: here is nobody else now
-            given = Redactor().values(overrides or {})
             write_text(
                 settings.outputs.work_dir / f"config_used_{stamp}.yaml",
-                "".join(f"# override: {k} = {json.dumps(v)}\n" for k, v in given.items())
-                + without_secrets(loaded.source),
+                "".join(f"# override: {k} = {json.dumps(v)}\n" for k, v in (overrides or {}).items())
+                + loaded.source,
             )
             stack.enter_context(logged_to_file(settings, command))
         except OSError as error:

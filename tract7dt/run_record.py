@@ -19,8 +19,6 @@ from tract7dt import resources
 from tract7dt.progress import progress_folder
 from tract7dt.run_counts import field_inputs, product_counts
 from tract7dt.store import WorkDir, sha256_bytes, write_json
-from tract7dt.store.atomic import plain
-from tract7dt.store.urls import Redactor
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
@@ -240,7 +238,7 @@ class RunRecord:
         return {
             "status": self._status,
             "run_id": self.run_id,
-            "parameters": Redactor().values(plain(self._parameters)),
+            "parameters": self._parameters,
             "command": self._command,
             "field": self._work.name,
             "started": self._started,

@@ -44,6 +44,7 @@ __all__ = [
     "NonNegative",
     "OddCount",
     "OneToThree",
+    "Options",
     "OutputPath",
     "Percentile",
     "Positive",
@@ -181,6 +182,20 @@ def _without_secret(value: str) -> str:
     return value
 
 
+def _without_secrets_inside(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse options with a password: settings are kept in work_dir and by the server."""
+    from tract7dt.store.urls import redacted, secret_names
+
+    if value and (names := secret_names(value)):
+        raise ValueError(
+            f"{', '.join(names)} holds a secret, and settings are kept with the results and by the server: "
+            "give it in the environment, where Dask and Ray look for it, too"
+        )
+    if redacted(repr(value)) != repr(value):
+        raise ValueError("a URL in it holds a secret: give it without")
+    return value
+
+
 def _url(value: str) -> str:
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value):
         raise ValueError("is not a URL (scheme://...)")
@@ -264,6 +279,7 @@ OutputPath = Annotated[
 ]
 LogFile = Auto | OutputPath | None
 LogFormat = Annotated[Text, AfterValidator(_log_format)]
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets_inside)]
 Url = Annotated[str, Strict(), AfterValidator(_url), WithJsonSchema({"type": "string", "format": "URL"})]
 WebUrl = Annotated[
     str, Strict(), AfterValidator(_web_url), WithJsonSchema({"type": "string", "format": "http(s) URL"})

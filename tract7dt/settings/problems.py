@@ -156,6 +156,17 @@ def _given(values: Mapping[Any, Any], path: Keys) -> str:
         from tract7dt.store.urls import redacted  # NumPy comes with it: only where there is a URL
 
         value = redacted(value)
+    if isinstance(value, Mapping) and value:
+        return _mapping_told(value)
+    return _SHORT.repr(value)
+
+
+def _mapping_told(value: Mapping[Any, Any]) -> str:
+    """A mapping for a message; only its keys where one of them, or a URL, holds a secret."""
+    from tract7dt.store.urls import redacted, secret_names
+
+    if secret_names(value) or redacted(repr(value)) != repr(value):
+        return f"a mapping of {', '.join(map(str, value))}"
     return _SHORT.repr(value)
 
 

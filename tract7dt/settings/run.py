@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tract7dt.settings.fields import (
     AutoCount,
@@ -13,6 +13,7 @@ from tract7dt.settings.fields import (
     LogFormat,
     LowerCase,
     NonNegative,
+    Options,
     Positive,
     Retries,
     Section,
@@ -106,7 +107,7 @@ class RuntimeSettings(Section):
         "keeps them.",
         unit="d",
     )
-    cluster: dict[str, Any] | None = key(
+    cluster: Options | None = key(
         None, "Address or options handed to the Dask or Ray runner; null starts a local one."
     )
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
 
 __all__ = [
-    "HIDDEN",
     "Redactor",
     "has_secret",
-    "is_secret_name",
     "is_url",
     "key_problem",
     "name_problem",
     "redacted",
+    "secret_names",
 ]
 
 #: Longest name of a folder or file, in bytes: what common file systems take.
@@ -56,9 +54,14 @@ def has_secret(url: str) -> bool:
     return redacted(url) != url
 
 
-def is_secret_name(name: str) -> bool:
-    """Whether what a key of this name holds is to be kept to oneself (``password``, ``secret_key``)."""
-    return _SECRET_NAME.search(name) is not None
+def secret_names(value: object) -> list[str]:
+    """Names in nested mappings and lists that speak of a secret (``password``) and hold something."""
+    if isinstance(value, Mapping):
+        found = [str(k) for k, v in value.items() if v is not None and _SECRET_NAME.search(str(k))]
+        return found + [name for inner in value.values() for name in secret_names(inner)]
+    if isinstance(value, (list, tuple)):
+        return [name for inner in value for name in secret_names(inner)]
+    return []
 
 
 def redacted(text: str) -> str:
@@ -91,24 +94,6 @@ class Redactor:
     def assignments(self, text: str) -> str:
         """As :meth:`text`, and what is assigned to a name such as ``password`` or ``secret_key``."""
         return _SECRET_KEY.sub(lambda m: f"{m['name']}{HIDDEN}", self.text(text))
-
-    def values(self, value: Any, hide: bool = False) -> Any:
-        """Plain data with the texts as :meth:`text` gives them, and all below a secret name hidden.
-
-        Parameters
-        ----------
-        value : object
-            Mappings, lists, texts, numbers.
-        hide : bool
-            Whether a name above was a secret one.
-        """
-        if isinstance(value, Mapping):
-            return {k: self.values(v, hide or is_secret_name(str(k))) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.values(v, hide) for v in value]
-        if hide and value is not None:
-            return HIDDEN
-        return self.text(value) if isinstance(value, str) else value
 
 
 def name_problem(name: str) -> str | None:
