@@ -2,6 +2,7 @@
 #   make demo    photometry of the bundled real field, by the flow
 #   make serve   a site on this machine: server with its UI (http://127.0.0.1:4200), the fields of $(SITE), a worker
 #   make test    the test suite (set-up included)
+#   make docs    the documentation, into site/ (reads offline)
 SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +16,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night fuzz audit test-faults
+.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night fuzz audit test-faults docs
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -77,6 +78,13 @@ audit: $(VENV)/bin/python
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_fit.py
+	$(BIN)/python benchmarks/bench_plots.py
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m tract7dt.settings.docs > docs/configuration.md
+	$(BIN)/python docs/make_outputs.py > docs/outputs.md
+	$(BIN)/python docs/make_errors.py > docs/errors.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # A simulated tile at a linear scale: memory, time and disk of the whole run.
 bench-tile: $(VENV)/.installed-dev
@@ -106,6 +114,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,fuzz]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@
 
 clean:

@@ -1,0 +1,100 @@
+"""The documentation: every message has its cause, every page its place, and what it tells to type works."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def errors() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_errors", DOCS / "make_errors.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_message_of_the_code_has_a_cause_and_a_cure(errors: ModuleType) -> None:
+    found = list(errors.messages())
+    assert len(found) > 200
+    page = errors.page()
+    for module, name, text in found:
+        heading, cause, cure = errors.area(module)
+        assert f"## {heading}" in page
+        assert cause in page
+        assert cure in page
+        assert f"| `{errors._cell(' '.join(text.split()))}` | {name} |" in page, (module, text)
+
+
+def test_messages_are_read_from_all_forms_that_the_code_uses(errors: ModuleType) -> None:
+    texts = {text for _, _, text in errors.messages()}
+    assert "inputs.gaiaxp_synphot_csv is not set; it is needed for Gaia stars and the zero point" in texts
+    assert "…: missing; run load_inputs first" in texts
+    assert "the images cannot be used: …" in texts, "a joined list"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    named: list[str] = []
+    for entry in nav:
+        named += [entry] if isinstance(entry, str) else [page for pages in entry.values() for page in pages]
+    pages = {path.name for path in DOCS.glob("*.md")} - {"outputs.head.md"}
+    lacking = pages - set(named)
+    assert not lacking, f"put {sorted(lacking)} into the nav of mkdocs.yml"
+    assert not set(named) - pages
+
+
+def test_every_command_is_in_its_page() -> None:
+    from flows.cli import app
+
+    text = (DOCS / "commands.md").read_text(encoding="utf-8")
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__.replace("_", "-")  # type: ignore[union-attr]
+        assert f"`{name}`" in text, name
+
+
+def test_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is not installed (make docs installs it)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow  # about 40 s of CPU: one run by the flow, two without
+def test_the_quick_start_does_what_it_says(tmp_path: Path) -> None:
+    """Its shell blocks, one after the other, in an empty folder."""
+    text = (DOCS / "quickstart.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+    assert len(blocks) >= 6
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, rest in (("tract7dt", ' -m flows.cli "$@"'), ("python", ' "$@"')):
+        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{rest}\n')
+        (tools / name).chmod(0o755)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment = kept | {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_HOME": str(tmp_path / "home"),
+    }
+    for block in blocks:
+        done = subprocess.run(
+            ["sh", "-euc", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+    assert "MAG_" in done.stdout or (tmp_path / "field.yaml").is_file()
+    assert (tmp_path / "field" / "run" / "report.html").is_file()
