@@ -89,7 +89,7 @@ function zeroPointSection() {
     rows.forEach((row, name) => row.classList.toggle("on", name === chosen));
     plot.replaceChildren(zeroPointPlot(T7.zero_points.find((zp) => zp.band === chosen), full));
   };
-  const heads = ["band", "zero point", "MAD", "bright std", "error of median", "stars", "clipped", "unreliable"];
+  const heads = ["band", "zero point", "MAD", "bright std", "median’s error", "stars", "clipped", "unreliable"];
   const body = T7.zero_points.map((zp) => {
     const cells = [fixed(zp.zp_median, 4), fixed(zp.zp_err_mad, 4), fixed(zp.zp_err_std, 4), fixed(zp.zp_err_median, 4), zp.n_kept, zp.n_clipped, zp.n_unreliable];
     const row = el("tr", { class: "pick", onclick: () => { chosen = zp.band; draw(); } },

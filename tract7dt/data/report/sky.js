@@ -18,7 +18,9 @@ class Sky {
     const w = Math.round(this.canvas.clientWidth * ratio), h = Math.round(this.canvas.clientHeight * ratio);
     if (!w || !h || (w === this.canvas.width && h === this.canvas.height)) return;
     this.canvas.width = w; this.canvas.height = h;
-    if (!this.view) this.fit(); else this.draw();
+    if (this.view) { this.draw(); return; }
+    this.fit();
+    if (this.chosen >= 0) this.show(this.chosen); // it was asked for before the page was laid out
   }
   fit() {
     const zoom = 0.98 * Math.min(this.canvas.width / this.nx, this.canvas.height / this.ny);
@@ -36,6 +38,7 @@ class Sky {
     return [x + (u - this.canvas.width / 2) / zoom, y - (v - this.canvas.height / 2) / zoom];
   }
   zoomAt(u, v, factor) {
+    if (!this.view) return;
     const [x, y] = this.from(u, v);
     const zoom = Math.min(Math.max(this.view.zoom * factor, this.least), 60 * (window.devicePixelRatio || 1));
     this.view = { zoom, x: x - (u - this.canvas.width / 2) / zoom, y: y + (v - this.canvas.height / 2) / zoom };
@@ -43,6 +46,7 @@ class Sky {
   }
   show(i, closer = true) {
     this.chosen = i;
+    if (!this.view) return;
     const { x, y } = this.sources;
     if (Number.isFinite(x[i]) && closer) {
       this.view = { x: x[i], y: y[i], zoom: Math.max(this.view.zoom, Math.min(this.canvas.width / 220, 6)) };

@@ -66,7 +66,8 @@ class SourcePanel {
     if (!points.length) chart.note("no flux was measured");
     const shown = known ? [] : T7.bands.map((band, b) => `${b}: ${band.name}`);
     return [chart.svg, el("p", { class: "about" },
-      `Bars across: filter widths at half maximum. Arrows: upper limits of ${T7.code.sigma} σ.`, shown.length ? ` ${shown.join(", ")}.` : "")];
+      T7.bands.some((band) => isNumber(band.low)) ? "Bars across: filter widths at half maximum. " : "",
+      `Arrows: upper limits of ${T7.code.sigma} σ.`, shown.length ? ` ${shown.join(", ")}.` : "")];
   }
   cutout(i) {
     const tag = this.sources.text.patches[this.sources.patch[i]];
