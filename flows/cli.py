@@ -230,14 +230,18 @@ def report(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Write report.html anew from what is in work_dir."""
+    """Write report.html anew from what is in work_dir; pictures of patches that are missing are drawn."""
     with Outcome(debug):
         from flows.parameters import Given, read_given
+        from tract7dt import stages
+        from tract7dt.patch_pictures import draw_missing
         from tract7dt.run_report import make_report, stored_record
         from tract7dt.store import WorkDir
 
         settings = read_given(Given(config)).settings
-        path = make_report(settings, stored_record(WorkDir.of(settings)), cutouts_inside=with_cutouts)
+        record = stored_record(WorkDir.of(settings))
+        draw_missing(settings, WorkDir.of(settings), stages.payload_refs(settings))
+        path = make_report(settings, record, cutouts_inside=with_cutouts)
         typer.echo(f"written: {path}")
 
 

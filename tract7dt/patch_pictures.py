@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,15 @@ from tract7dt.types import ModelKind, PatchFit, PatchPayload, PatchProblem, Ref
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["Fitted", "draw_fitted", "draw_patch_again", "pictures_wanted", "read_model", "write_model"]
+__all__ = [
+    "Fitted",
+    "draw_fitted",
+    "draw_missing",
+    "draw_patch_again",
+    "pictures_wanted",
+    "read_model",
+    "write_model",
+]
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +114,35 @@ def draw_patch_again(settings: Settings, work: WorkDir, payload: Ref) -> None:
     result = read_model(work.patch_model(read.patch.tag), read.patch.tag)
     problem, _ = patch_problem(settings, read)
     draw_fitted(settings, work, Fitted(read, problem, result))
+
+
+def draw_missing(settings: Settings, work: WorkDir, payloads: Iterable[Ref]) -> int:
+    """Draw the pictures of patches that are wanted and not there: switched on after the fit, or deleted.
+
+    Patches without a fit are passed over. Returns how many were drawn.
+    """
+    drawn = 0
+    for ref in payloads:
+        tag = Path(ref.path).name.split(".")[0]
+        if not work.patch_model(tag).is_file() or not _lacks_pictures(settings, work, tag):
+            continue
+        try:
+            draw_patch_again(settings, work, ref)
+        except UNIT_FAILURES as error:
+            log.warning("patch %s: cannot be drawn again: %s: %s", tag, type(error).__name__, error)
+            continue
+        drawn += 1
+    return drawn
+
+
+def _lacks_pictures(settings: Settings, work: WorkDir, tag: str) -> bool:
+    run = settings.patch_run
+    wanted = [
+        (not run.no_patch_overview, work.patch_dir(tag) / "patch_overview.png"),
+        (not run.no_cutouts, work.cutouts(tag)),
+        (settings.report.enabled, work.patch_residual(tag)),
+    ]
+    return any(is_wanted and not path.exists() for is_wanted, path in wanted)
 
 
 def _draw(settings: Settings, work: WorkDir, fitted: Fitted) -> None:

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,31 @@ def test_report_command(copy: SmallRun) -> None:
     done = CliRunner().invoke(app, ["report", "--config", str(copy.config)])
     assert done.exit_code == 1
     assert "run the pipeline first" in done.output
+
+
+def test_pictures_that_are_missing_are_drawn_again_from_the_products_the_same(copy: SmallRun) -> None:
+    """Without the fit: payload and model.npz are enough."""
+    tag = sorted(path.parent.name for path in copy.work.fits.glob("*/model.npz"))[0]
+    folder = copy.work.patch_dir(tag)
+    before = {path: path.read_bytes() for path in [*folder.rglob("*.png"), copy.work.patch_residual(tag)]}
+    assert len(before) > 4
+    shutil.rmtree(copy.work.cutouts(tag))
+    (folder / "patch_overview.png").unlink()
+    copy.work.patch_residual(tag).unlink()
+    others = {path: path.stat().st_mtime_ns for path in copy.work.fits.rglob("*.png")}
+    done = CliRunner().invoke(app, ["report", "--config", str(copy.config)])
+    assert done.exit_code == 0, done.output
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path: path.stat().st_mtime_ns for path in others} == others, "only what was missing"
+
+
+def test_a_fit_that_cannot_be_drawn_again_costs_its_pictures_alone(copy: SmallRun) -> None:
+    tag = sorted(path.parent.name for path in copy.work.fits.glob("*/model.npz"))[0]
+    shutil.rmtree(copy.work.cutouts(tag))
+    copy.work.patch_model(tag).write_bytes(b"not an archive")
+    done = CliRunner().invoke(app, ["report", "--config", str(copy.config)])
+    assert done.exit_code == 0, done.output
+    assert not copy.work.cutouts(tag).exists()
 
 
 @pytest.mark.parametrize("enabled", [True, False])
