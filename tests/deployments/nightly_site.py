@@ -107,7 +107,7 @@ class Site:
             headers={"Content-Type": "application/json"},
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=180) as answer:  # of a machine that is busy
             return json.load(answer)
 
     def runs(self, field: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from nightly_site import Site
+
+from tract7dt.nights import evening_before, nights_before
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +111,24 @@ def _screenshots(site: Site) -> None:
             browser.save_screenshot(str(Path(folder) / f"night-{name}.png"))
     finally:
         browser.quit()
+
+
+def test_a_night_that_was_missed_is_caught_up_once(site: Site) -> None:
+    """Images of two nights lie there, nobody ran the first: the run of the second starts one for it."""
+    data = site.add("SIM6", 6, MINUTE, listed="{night}.txt")
+    tonight = evening_before(datetime.datetime.now(datetime.UTC), "America/Santiago")
+    (before,) = nights_before(tonight, 1)
+    for night in (before, tonight):
+        (data / f"{night}.txt").write_text((data / "image_list.txt").read_text())
+    site.serve()
+    made_up = site.wait_for_run(
+        "SIM6", lambda run: run["name"].startswith(f"SIM6 {before}") and run["state"]["type"] == "COMPLETED"
+    )
+    assert "catch-up" in made_up["tags"]
+    assert made_up["state"]["name"] == "Completed"
+    site.wait_for_run("SIM6", lambda run: _state(run) == ("COMPLETED", "Skipped"))
+    for night in (before, tonight):
+        record = json.loads((data / "runs" / night / "run_summary.json").read_text())
+        assert (record["status"], record["parameters"]["night"]) == ("done", night)
+    assert len([run for run in site.runs("SIM6") if "catch-up" in run["tags"]]) == 1
+    assert site.stop() == 0
