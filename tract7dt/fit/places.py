@@ -73,6 +73,7 @@ class Places:
         self._offset, self._end = np.zeros((2, n), np.int64), 0
         self._psf, self._psf_offset = np.zeros((scene.n_bands, 0), np.float32), np.zeros(n, np.int64)
         self._psf_place: dict[tuple[int, bool], int] = {}
+        self._loaded = np.full(n, -1, np.int64)
         self._most = np.full(n, options.stamp_radius_max, np.int64)
         self._largest = self._reach(parameters.start)
         self._settled: F8 | None = None
@@ -144,7 +145,10 @@ class Places:
 
     def _load_psfs(self) -> None:
         """PSF transforms of all sizes that were ever in use, flat, and each source's place in them."""
-        keys = [(int(m), bool(extended)) for m, extended in zip(self.size, self._extended, strict=True)]
+        if np.array_equal(self.size, self._loaded):
+            return
+        self._loaded = self.size.copy()
+        keys = list(zip(self.size.tolist(), self._extended.tolist(), strict=True))
         parts, end = [self._psf], self._psf.shape[1]
         for key in sorted(set(keys) - set(self._psf_place)):
             parts.append(self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1))
@@ -168,7 +172,10 @@ class Places:
         self._offset[0, outgrown], self._offset[1, outgrown] = begin, begin + room
         self._end = used + 2 * int(room.sum())
         if self.buffer.shape[1] < self._end:
-            larger = np.empty((self.scene.n_bands, self._end + self._end // 3), np.float32)
+            if used == 0:  # nothing to keep: let the old ones go before there are new ones
+                self.buffer = np.empty((self.scene.n_bands, 0), np.float32)
+                self._workspace.keep("images", self.buffer)
+            larger = np.empty((self.scene.n_bands, self._end + self._end // 4), np.float32)
             larger[:, :used] = self.buffer[:, :used]
             self.buffer = larger
             self._workspace.keep("images", larger)
