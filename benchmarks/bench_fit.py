@@ -1,7 +1,8 @@
 """Benchmark of the fit engine: ``python benchmarks/bench_fit.py [--quick] [--out RESULTS.md]``.
 
 CPU seconds per patch (best of a few runs, one thread, after a warm-up), also as multiples of the time of one
-float32 64 x 64 real FFT measured in the same run; log-posterior from several starts; pulls against the truth.
+float32 64 x 64 real FFT measured in the same run; log-posterior from several starts; pulls against the truth;
+what a second thread brings, memory of a worker, start-up. Every bar gets a line that says whether it is met.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +22,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402 - after the thread counts
 import scenes  # noqa: E402
 import scipy.fft  # noqa: E402
+from fit_bars import Bar, at_least, at_most  # noqa: E402
+from fit_memory import peak_of_a_worker  # noqa: E402
 
 from tract7dt.fit import EngineOptions, fit_native  # noqa: E402
 from tract7dt.types import PatchFit, PatchProblem  # noqa: E402
@@ -29,6 +34,13 @@ SIZES = (
     ((30, 6), 200, 0.2, 0.08),
     ((30, 20), 200, 0.8, 0.3),
     ((100, 6), 360, 2.5, 0.8),
+)
+
+
+#: What a worker does before its first patch.
+START_UP = (
+    "import time; from tract7dt import fit_patch; from tract7dt.fit.warm import warm_up; warm_up(); "
+    "print(time.process_time())"
 )
 
 
@@ -44,17 +56,18 @@ class PatchRun:
     enable_multi_band_simultaneous_fitting: bool = True
     flag_maxiter_margin: int = 0
     eps_flux: float = 1e-4
+    threads_per_process: int = 1
 
 
 def time_of_fft(repeats: int = 3000) -> float:
-    """Seconds of one float32 64 x 64 real FFT (best of five series)."""
+    """CPU seconds of one float32 64 x 64 real FFT (best of five series)."""
     image = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     best = np.inf
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(repeats):
             scipy.fft.rfft2(image)
-        best = min(best, (time.perf_counter() - start) / repeats)
+        best = min(best, (time.process_time() - start) / repeats)
     return best
 
 
@@ -68,7 +81,7 @@ def timed_fit(problem: PatchProblem, settings: PatchRun, repeats: int) -> tuple[
     return best, fit
 
 
-def speed(n_seeds: int, repeats: int) -> list[str]:
+def speed(n_seeds: int, repeats: int, bars: list[Bar]) -> list[str]:
     """Table of CPU times."""
     unit = time_of_fft()
     lines = [
@@ -89,6 +102,7 @@ def speed(n_seeds: int, repeats: int) -> list[str]:
             done.append(fit.converged.mean())
             lnp.append(fit.lnp[0])
         a, b = np.median(staged), np.median(joint)
+        bars.append(at_most(f"CPU time of a patch of {n} sources in {bands} bands", a, must, "s", aim))
         lines.append(
             f"| ({n}, {bands}) | {a:.3f} | {a / unit:.0f} | {b:.3f} | {b / unit:.0f} | {must} / {aim} "
             f"| {' + '.join(f'{v:.0f}' for v in np.median(rounds, axis=0))} | {np.mean(done):.3f} | {lnp[0]:.2f} |"
@@ -100,7 +114,35 @@ def speed(n_seeds: int, repeats: int) -> list[str]:
     return lines
 
 
-def starts() -> list[str]:
+def threads_and_memory(bars: list[Bar]) -> list[str]:
+    """Wall time with one and two threads, peak memory of a worker, start-up of a process."""
+    problem, _ = scenes.random_problem(30, 20, 200, 0)
+    wall = {1: np.inf, 2: np.inf}
+    for _ in range(8):
+        for threads in wall:
+            settings = PatchRun(threads_per_process=threads)
+            start = time.perf_counter()
+            fit_native(problem, settings)
+            wall[threads] = min(wall[threads], time.perf_counter() - start)
+    peak = peak_of_a_worker(scenes.random_problem(60, 20, 300, 0)[0])
+    command = [sys.executable, "-c", START_UP]
+    used = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3)
+    ]
+    bars.append(at_least("two threads on (30, 20), speed-up of wall time", wall[1] / wall[2], 1.6))
+    bars.append(at_most("peak memory of a worker, 300 x 300 pix, 20 bands, 60 sources", peak, 600, "MB"))
+    return [
+        f"(30, 20): {wall[1]:.3f} s with one thread, {wall[2]:.3f} s with two (wall, best of 8; cores that others "
+        "use too show less).",
+        "",
+        f"Peak memory of a worker with 300 x 300 pix, 20 bands and 60 sources: {peak:.0f} MB.",
+        "",
+        f"Start of a process: {min(used):.2f} CPU seconds to import what a worker of the fit imports, load the "
+        "compiled kernels and fit a patch of four sources (compiled once before).",
+    ]
+
+
+def starts(bars: list[Bar]) -> list[str]:
     """Table of log-posteriors from several starts, relative to the best of them."""
     options = EngineOptions(weak_priors=False)
     settings = {
@@ -115,6 +157,7 @@ def starts() -> list[str]:
     lines.append("|---" * 10 + "|")
     cases = scenes.hard_cases()
     cases |= {f"random {seed}": scenes.random_problem(10, 4, 110, seed) for seed in range(3)}
+    behind: dict[bool, list[float]] = {True: [], False: []}
     for name, (problem, truth) in cases.items():
         n_bands = len(problem.bands)
         near = replace(scenes.no_priors(truth, n_bands), kind=problem.sources.kind)
@@ -131,7 +174,11 @@ def starts() -> list[str]:
             for how in settings.values()
             for s in begin
         ]
+        behind[name.startswith("random")].append(max(lnp) - lnp[0])
         lines.append(f"| {name} | {max(lnp):.2f} | " + " | ".join(f"{v - max(lnp):.2f}" for v in lnp) + " |")
+    hard, ordinary = max(behind[False]), max(behind[True])
+    bars.append(at_most("ordinary scenes: log-posterior below the best of any start", ordinary, 0.1))
+    bars.append(at_most("hard cases: log-posterior below the best known", hard, 1.0))
     return lines
 
 
@@ -141,7 +188,7 @@ def width(values: np.ndarray) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
-def pulls(n_patches: int) -> list[str]:
+def pulls(n_patches: int, bars: list[Bar]) -> list[str]:
     """Table of pulls of fluxes, positions and shapes."""
     kinds = {
         "mixed, blended, S/N 12": {"size": 200, "gain": 50.0},
@@ -173,6 +220,9 @@ def pulls(n_patches: int) -> list[str]:
             done.append(fit.converged[0])
             spent.append(fit.hit_max_iters[0])
         f, p = np.concatenate(flux), np.concatenate(place)
+        bars.append(Bar(f"{name}: median pull of the fluxes", float(np.nanmedian(f)), -0.05, 0.05))
+        bars.append(Bar(f"{name}: width of the pulls of the fluxes", width(f), 0.95, 1.08))
+        bars.append(Bar(f"{name}: width of the pulls of the positions", width(p), 0.95, 1.12))
         shapes = [np.concatenate(v) for v in shape.values()]
         widths = " | ".join(f"{width(v):.2f}" if np.isfinite(v).any() else "" for v in shapes)
         lines.append(
@@ -191,15 +241,23 @@ def main() -> None:
     args = parser.parse_args()
     fit_native(scenes.random_problem(4, 2, 60, 0)[0], PatchRun())  # compile, or load what was compiled
     n_seeds, n_patches = (3, 3) if args.quick else (9, 12)
+    bars: list[Bar] = []
+    tables = ["## Speed", "", *speed(n_seeds, 3, bars), ""]
+    tables += ["## Threads, memory, start-up", "", *threads_and_memory(bars), ""]
+    tables += ["## Log-posterior below the best of all starts (no weak priors)", "", *starts(bars), ""]
+    pulled = pulls(n_patches, bars)
+    tables += ["## Pulls against the truth (default settings, width = 1.4826 MAD)", "", *pulled, ""]
     lines = [
         "# Fit engine",
         "",
         f"Python {platform.python_version()}, {platform.machine()}, one thread; `make bench`.",
         "",
+        "## Bars",
+        "",
+        *(f"- {bar.line()}" for bar in bars),
+        "",
+        *tables,
     ]
-    lines += ["## Speed", "", *speed(n_seeds, 3), ""]
-    lines += ["## Log-posterior below the best of all starts (no weak priors)", "", *starts(), ""]
-    lines += ["## Pulls against the truth (default settings, width = 1.4826 MAD)", "", *pulls(n_patches), ""]
     text = "\n".join(lines)
     args.out.write_text(text, encoding="utf-8")
     print(text)

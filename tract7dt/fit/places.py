@@ -164,7 +164,7 @@ class Places:
         if len(outgrown) == 0:
             return
         used = self._end
-        capacity = self.radius[outgrown] + self.radius[outgrown] // 4 + 2
+        capacity = self.radius[outgrown] + self.radius[outgrown] // 12 + 1
         self._capacity[outgrown] = capacity
         side = 2 * capacity + 1
         room = self._n_images[outgrown] * np.minimum(side, self.scene.nx) * np.minimum(side, self.scene.ny)
@@ -175,7 +175,8 @@ class Places:
             if used == 0:  # nothing to keep: let the old ones go before there are new ones
                 self.buffer = np.empty((self.scene.n_bands, 0), np.float32)
                 self._workspace.keep("images", self.buffer)
-            larger = np.empty((self.scene.n_bands, self._end + self._end // 4), np.float32)
+            # far more than needed: memory that is not written to costs nothing, two buffers at a time do
+            larger = np.empty((self.scene.n_bands, 3 * self._end), np.float32)
             larger[:, :used] = self.buffer[:, :used]
             self.buffer = larger
             self._workspace.keep("images", larger)
