@@ -220,9 +220,10 @@ def pulls(n_patches: int, bars: list[Bar]) -> list[str]:
             done.append(fit.converged[0])
             spent.append(fit.hit_max_iters[0])
         f, p = np.concatenate(flux), np.concatenate(place)
-        bars.append(Bar(f"{name}: median pull of the fluxes", float(np.nanmedian(f)), -0.05, 0.05))
-        bars.append(Bar(f"{name}: width of the pulls of the fluxes", width(f), 0.95, 1.08))
-        bars.append(Bar(f"{name}: width of the pulls of the positions", width(p), 0.95, 1.12))
+        if np.isfinite(f).sum() >= 2000:  # fewer say too little
+            bars.append(Bar(f"{name}: median pull of the fluxes", float(np.nanmedian(f)), -0.05, 0.05))
+            bars.append(Bar(f"{name}: width of the pulls of the fluxes", width(f), 0.95, 1.08))
+            bars.append(Bar(f"{name}: width of the pulls of the positions", width(p), 0.95, 1.12))
         shapes = [np.concatenate(v) for v in shape.values()]
         widths = " | ".join(f"{width(v):.2f}" if np.isfinite(v).any() else "" for v in shapes)
         lines.append(
