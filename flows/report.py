@@ -81,5 +81,5 @@ def _products(work: WorkDir) -> list[tuple[str, Path]]:
     pictures = [work.overlay / "white_overlay.png", work.bright_mask_overlay]
     pictures += sorted(work.zp.glob("zp_vs_mag__*.png")) if work.zp.is_dir() else []
     named += [("picture", path) for path in pictures if not path.name.endswith("_fullrange.png")]
-    named += [("record", work.run_summary)]
+    named += [("report", work.report), ("record", work.run_summary)]
     return [(label, path) for label, path in named if path.is_file()]
