@@ -88,7 +88,7 @@ def test_cancel_from_the_api_leaves_no_process(served: Any, server_url: str) -> 
     with _worker(environment, served.folder) as worker:
         run_id = _deployed_run(server_url, config)
         log = served.folder / "worker.log"
-        assert wait_for(lambda: _called(work, "fit_patch_batch p04"), 120), log.read_text()
+        assert wait_for(lambda: _called(work, "fit_patch_batch p04"), 400), log.read_text()
         family = descendants(worker.pid)
         assert len(family) >= 2  # the flow and its workers
         _post(
@@ -114,7 +114,7 @@ def test_cancel_of_a_run_that_a_command_has_started(served: Any, server_url: str
     process = served.start("run", "--config", str(served.config("process")), trouble=trouble)
     work = served.folder / "out"
     try:
-        assert wait_for(lambda: _called(work, "fit_patch_batch p04"), 120)
+        assert wait_for(lambda: _called(work, "fit_patch_batch p04"), 400)
         run_id = json.loads((work / "run_summary.json").read_text())["run_id"]
         family = descendants(process.pid)
         assert family
@@ -172,7 +172,7 @@ def test_a_run_outlives_a_restart_of_its_server(command: Any, tmp_path: Path) ->
         )
         try:
             work = command.folder / "out"
-            assert wait_for(lambda: _called(work, "build_epsf_band"), 120)
+            assert wait_for(lambda: _called(work, "build_epsf_band"), 400)
             _stop_server(server)
             time.sleep(2)
             assert process.poll() is None  # in the middle of it
