@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ DIVISION: dict[str, dict[str, Any]] = {
 
 def forked(tiny: TinyField, before: Callable[[], object] = lambda: None) -> tuple[int, str]:
     """Run the command in a child; ``before`` changes the child's world. Exit code (negative: signal), words."""
-    said = tiny.folder.parent / "said.txt"
+    said = Path(tempfile.gettempdir()) / f"forked-{os.getpid()}.txt"  # not where the disk is full
     said.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
@@ -46,7 +47,9 @@ def forked(tiny: TinyField, before: Callable[[], object] = lambda: None) -> tupl
             code = ended.code
         os._exit(code)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), said.read_text(encoding="utf-8") if said.exists() else ""
+    words = said.read_text(encoding="utf-8") if said.exists() else ""
+    said.unlink(missing_ok=True)
+    return os.waitstatus_to_exitcode(status), words
 
 
 def at_replacement(number: int, act: Callable[[], None]) -> None:
