@@ -12,7 +12,6 @@ import warnings
 import numpy as np
 from astropy.utils.exceptions import AstropyUserWarning
 from numpy.typing import NDArray
-from photutils.psf import EPSFBuilder, EPSFStar, EPSFStars
 
 from tract7dt.psf.cutouts import StarStamps, fit_radius
 from tract7dt.psf.wings import MoffatProfile
@@ -42,6 +41,9 @@ def photutils_start(
     ndarray (k, k) or None
         Core in a Moffat's wings, unit sum.
     """
+    # Only here: workers that fit patches import this package for its fallbacks, and do without 40 MB of photutils.
+    from photutils.psf import EPSFBuilder, EPSFStar, EPSFStars
+
     k = stars.k
     half = int(min(k // 2, max(7, np.ceil(fit_radius(fwhm)))))
     core = slice(k // 2 - half, k // 2 + half + 1)
