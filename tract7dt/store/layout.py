@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
 __all__ = ["WorkDir"]
+
+#: Longest name of a source in a file name, characters; with what stands around it a file system takes 255.
+_LONGEST_NAME = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +201,14 @@ class WorkDir:
         return self.patch_dir(tag) / "cutouts"
 
     def cutout(self, tag: str, source: str, *, halo: bool = False) -> Path:
-        """Cutouts of one source; what cannot stand in a file's name is escaped as in a URL."""
-        return self.cutouts(tag) / f"src_{'halo_' if halo else ''}{quote(source, safe='+ ,=@')[:180]}.png"
+        """Cutouts of one source; what cannot stand in a file's name is escaped as in a URL.
+
+        Of a long name the beginning stands, and the CRC-32 of the whole, so that two long names stay two files.
+        """
+        name = quote(source, safe="+ ,=@")
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[: _LONGEST_NAME - 9]}~{zlib.crc32(source.encode()):08x}"
+        return self.cutouts(tag) / f"src_{'halo_' if halo else ''}{name}.png"
 
     def patch_log(self, tag: str) -> Path:
         """Log of one patch's fit."""

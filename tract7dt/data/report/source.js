@@ -86,10 +86,21 @@ class SourcePanel {
   }
 }
 
-// As WorkDir.cutout names the file (Python's urllib.parse.quote with these left as they are).
+// As WorkDir.cutout names the file (Python's urllib.parse.quote with these left as they are); of a long name the
+// beginning, and the CRC-32 of the whole.
 function pathName(id) {
   const kept = /[A-Za-z0-9_.~+ ,=@-]/;
   const bytes = new TextEncoder().encode(id);
-  return [...bytes].map((b) => (b < 128 && kept.test(String.fromCharCode(b)) ? String.fromCharCode(b)
-    : `%${b.toString(16).toUpperCase().padStart(2, "0")}`)).join("").slice(0, 180);
+  const name = [...bytes].map((b) => (b < 128 && kept.test(String.fromCharCode(b)) ? String.fromCharCode(b)
+    : `%${b.toString(16).toUpperCase().padStart(2, "0")}`)).join("");
+  return name.length <= 180 ? name : `${name.slice(0, 171)}~${crc32(bytes).toString(16).padStart(8, "0")}`;
+}
+
+function crc32(bytes) {
+  let crc = ~0;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
 }
