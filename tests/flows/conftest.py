@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from s3_server import proxy, s3, s3_server
 
 __all__ = ["proxy", "s3", "s3_server"]
@@ -66,8 +68,9 @@ class Command:
     folder: Path
 
     def config(self, runner: str = "thread", more: str = "") -> Path:
-        for name in ("cat.csv", "gaia.csv", "image.fits"):  # their bytes are keys of what is reused
+        for name in ("cat.csv", "gaia.csv"):  # their bytes are keys of what is reused
             (self.folder / name).write_text(name)
+        fits.PrimaryHDU(np.zeros((2, 2), np.float32)).writeto(self.folder / "image.fits", overwrite=True)
         (self.folder / "list.txt").write_text("image.fits\n")
         path = self.folder / "config.yaml"
         path.write_text(CONFIG.format(runner=runner, more=more))
