@@ -6,54 +6,18 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import alive, descendants, wait_for
 from serverside import server_logs
 
 from tract7dt.run_record import STAGES
 
 NO_TRACE = "Traceback (most recent call last)"
-
-
-def _descendants(pid: int) -> set[int]:
-    """Processes below ``pid``, from /proc."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-    below, frontier = set(), {pid}
-    while frontier:
-        frontier = {child for child, parent in parents.items() if parent in frontier} - below
-        below |= frontier
-    return below
-
-
-def _alive(pids: set[int]) -> set[int]:
-    """Those that run still (an ended one that nobody waited for is not running)."""
-    running = set()
-    for pid in pids:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
-                running.add(pid)
-        except OSError:
-            continue
-    return running
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return condition()
 
 
 def _called(work: Path, stage: str) -> bool:
@@ -233,15 +197,15 @@ def test_no_process_outlives_the_run(command: Any, number: int, code: int) -> No
     )
     work = command.folder / "out"
     try:
-        assert _wait_for(lambda: _called(work, "build_epsf_band"), 90), (work / "run.log").read_text()
-        family = _descendants(process.pid)
+        assert wait_for(lambda: _called(work, "build_epsf_band"), 90), (work / "run.log").read_text()
+        family = descendants(process.pid)
         assert len(family) >= 3  # server and two workers
         os.kill(process.pid, number)
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == code
-    assert _wait_for(lambda: not _alive(family), 15), _alive(family)
+    assert wait_for(lambda: not alive(family), 15), alive(family)
     if number == signal.SIGINT:
         assert "interrupted" in err
         assert NO_TRACE not in err
