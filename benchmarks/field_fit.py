@@ -1,6 +1,6 @@
 """CPU time of the fit stage on a field: ``python benchmarks/field_fit.py SETTINGS.yaml``.
 
-The settings of a run that has made its payloads (``tract7dt sample DIR``, then ``tract7dt run`` in it). All
+The settings of a run that has made its payloads (``tract7dt make-sample DIR``, then ``tract7dt run`` in it). All
 payloads are fitted again as a worker does it, payloads read and catalogues written, into a temporary folder, after
 one patch that does not count. Cost is per source that is reported (halo sources are not) and band.
 """
@@ -42,7 +42,9 @@ class FieldCost:
 def field_cost(path: Path) -> FieldCost:
     """Fit all payloads of a run."""
     settings: Settings = load_settings(path).settings
-    run = settings.patch_run.model_copy(update={"resume": False, "no_patch_overview": True})
+    run = settings.patch_run.model_copy(
+        update={"resume": False, "no_patch_overview": True, "no_cutouts": True}
+    )
     settings = settings.model_copy(update={"patch_run": run})
     stored = sorted(Path(settings.outputs.patch_inputs_dir).glob("*.fits*"))
     references = [Ref(path=str(each), sha256=sha256_file(each), kind="payload") for each in stored]
