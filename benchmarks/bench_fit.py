@@ -260,7 +260,9 @@ def main() -> None:
         *tables,
     ]
     text = "\n".join(lines)
-    args.out.write_text(text, encoding="utf-8")
+    old = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+    _, heading, tiles = old.partition("\n## Tile at scale")  # of bench_tile.py, which writes below
+    args.out.write_text(text + heading + tiles, encoding="utf-8")
     print(text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import chromium
 from PIL import Image
 from published_run import make_run
 from s3_server import S3Server
@@ -19,29 +19,13 @@ from tract7dt.store import WorkDir
 
 pytestmark = pytest.mark.browser
 
-_FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--no-proxy-server",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
-
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no Chromium or no chromedriver here (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    started.set_page_load_timeout(60)
-    try:
+    downloads = {"download.default_directory": str(tmp_path / "downloads")}
+    with chromium(tmp_path / "profile", (1200, 900), downloads) as started:
+        started.set_page_load_timeout(60)
         yield started
-    finally:
-        started.quit()
 
 
 def test_presigned_links_open_in_a_browser(browser: Any, s3: S3Server, tmp_path: Path) -> None:

@@ -111,21 +111,21 @@ def test_digest_does_not_depend_on_order(value: Any) -> None:
     assert digest_of([value]) != digest_of(value)
 
 
-A, B = Ref("/data/work/a.npy", "1" * 64, "field"), Ref("s3://bucket/b", "2" * 64, "sources")
+A, B = Ref("/data/run/a.npy", "1" * 64, "field"), Ref("s3://bucket/b", "2" * 64, "sources")
 
 
 @pytest.mark.parametrize(
     "value", [A, B, LoadedField(A, B), Masked(B, A), [A, [B]], ["m400"], None, 3, "x", True]
 )
 def test_values_come_back(value: Any) -> None:
-    plain = json.loads(json.dumps(to_plain(value, Path("/data/work"))))
-    back = from_plain(plain, Path("/data/work"))
+    plain = json.loads(json.dumps(to_plain(value, Path("/data/run"))))
+    back = from_plain(plain, Path("/data/run"))
     assert back == value
     assert type(back) is type(value)
 
 
 def test_values_move_with_the_work_dir() -> None:
-    plain = to_plain(Masked(A, B), Path("/data/work"))
+    plain = to_plain(Masked(A, B), Path("/data/run"))
     moved = from_plain(plain, Path("/archive/field"))
     assert moved.mask.path == "/archive/field/a.npy"
     assert moved.sources.path == B.path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,24 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import chromium
 
 from tract7dt.sample import SampleOptions, make_sample
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1400,1500",
-)
 _CONFIG = """\
 inputs: {tile_name: UDS, input_catalog: input_catalog.csv, image_list_file: image_list.txt,
          gaiaxp_synphot_csv: gaiaxp_synphot.csv}
@@ -51,23 +38,8 @@ night: {quiet_seconds: 0}
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Headless Chromium with a profile of its own and a log of its requests."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no Chromium or no chromedriver here (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    service = webdriver.ChromeService(driver)
-    started = webdriver.Chrome(options=options, service=service)
-    try:
+    with chromium(tmp_path_factory.mktemp("profile"), (1400, 1500)) as started:
         yield started
-    finally:
-        started.quit()
 
 
 @dataclass(frozen=True)

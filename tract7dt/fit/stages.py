@@ -209,10 +209,7 @@ def _run_stages(evaluator: Evaluator, settings: FitSettings, options: EngineOpti
         )
         theta = maximum.point.theta
         if name == "positions_only":
-            # a shape that was fitted at a wrong position has grown towards the right one, and would keep it
-            # from there
-            moved = np.hypot(*(theta - parameters.start)[:, :2].T) > options.reset_shape_pix
-            theta = np.where(moved[:, None] & (np.arange(theta.shape[1]) > 1), parameters.start, theta)
+            theta = without_shapes_of_moved(theta, parameters.start, options)
         done = maximum.converged(stop)
         out.stages.append(
             {
@@ -226,6 +223,16 @@ def _run_stages(evaluator: Evaluator, settings: FitSettings, options: EngineOpti
             }
         )
     return maximum
+
+
+def without_shapes_of_moved(theta: F8, start: F8, options: EngineOptions) -> F8:
+    """Parameters (S, 6), with the shape of the start again where a source has moved far.
+
+    A shape that was fitted at a wrong position has grown towards the right one, and would keep it from there.
+    """
+    moved = np.hypot(*(theta - start)[:, :2].T) > options.reset_shape_pix
+    back: F8 = np.where(moved[:, None] & (np.arange(theta.shape[1]) > 1), start, theta)
+    return back
 
 
 def _fill(

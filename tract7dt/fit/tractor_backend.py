@@ -14,7 +14,7 @@ from tract7dt.fit.options import EngineOptions, FitSettings
 from tract7dt.fit.parameters import Parameters, add_weak_priors, build_layout, build_parameters, usable_start
 from tract7dt.fit.scene import Scene, check_problem
 from tract7dt.fit.shapes import soft_from_shape
-from tract7dt.fit.stages import SetFit, at_bounds, empty_fit, select_sources
+from tract7dt.fit.stages import SetFit, at_bounds, empty_fit, select_sources, without_shapes_of_moved
 from tract7dt.fit.tractor import api as the_tractor
 from tract7dt.fit.tractor.climb import Summit, climb
 from tract7dt.fit.tractor.drawing import Artist
@@ -176,9 +176,7 @@ def _climb_stages(posterior: Posterior, settings: FitSettings, options: EngineOp
         summit = climb(posterior, layout, theta, int(settings.n_opt_iters), stop)
         theta = summit.point.theta
         if name == "positions_only":
-            # a shape that was fitted at a wrong position has grown towards the right one
-            moved = np.hypot(*(theta - parameters.start)[:, :2].T) > options.reset_shape_pix
-            theta = np.where(moved[:, None] & (np.arange(6) > 1), parameters.start, theta)
+            theta = without_shapes_of_moved(theta, parameters.start, options)
         done = summit.gain < stop
         out.stages.append(
             {
