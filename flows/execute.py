@@ -82,9 +82,12 @@ def run_flow(given: Given, command: str, debug: bool) -> None:
         from flows.runners import check_runner
 
         check_runner(run.settings)
+        asked = stack.enter_context(
+            contextlib.closing(server.ConfiguredUrl())
+        )  # while the inputs are looked at
         _check_inputs(run.settings)
         os.environ.update(server.quiet_environment())
-        url = server.configured_api_url()
+        url = asked.url()
         own: server.LocalServer | None = None
         if url:
             server.check_reachable(url)

@@ -22,10 +22,10 @@ from pathlib import Path
 from tract7dt.errors import Tract7dtError
 
 __all__ = [
+    "ConfiguredUrl",
     "LocalServer",
     "ServerError",
     "check_reachable",
-    "configured_api_url",
     "drain",
     "quiet_environment",
 ]
@@ -56,20 +56,46 @@ def quiet_environment() -> dict[str, str]:
     }
 
 
-def configured_api_url() -> str | None:
-    """PREFECT_API_URL from the environment or any other source of Prefect's settings; None if there is none.
+class ConfiguredUrl:
+    """PREFECT_API_URL from the environment or any other source of Prefect's settings.
 
     Prefect reads its settings once, when it is imported, and this process must not import it before the
-    address is known: another process looks.
+    address is known: another process looks, from the making of this object on.
     """
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    code = "from prefect.settings import get_current_settings as s; print(s().api.url or '')"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise ServerError(f"Prefect's settings cannot be read: {found.stderr.strip().splitlines()[-1]}")
-    lines = found.stdout.strip().splitlines()
-    return lines[-1] if lines else None
+
+    def __init__(self) -> None:
+        self._known = os.environ.get("PREFECT_API_URL")
+        code = "from prefect.settings import get_current_settings as s; print(s().api.url or '')"
+        self._process = (
+            None
+            if self._known
+            else subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+
+    def url(self) -> str | None:
+        """The address; None if none is configured.
+
+        Raises
+        ------
+        ServerError
+            If Prefect's settings cannot be read.
+        """
+        if self._process is not None:
+            said, complained = self._process.communicate()
+            if self._process.returncode:
+                why = (complained.strip() or "no reason given").splitlines()[-1]
+                raise ServerError(f"Prefect's settings cannot be read: {why}")
+            lines = said.strip().splitlines()
+            self._known, self._process = (lines[-1] if lines else None), None
+        return self._known
+
+    def close(self) -> None:
+        """Look no longer."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def check_reachable(url: str, timeout_s: float = _REACH_TIMEOUT_S) -> None:
