@@ -1,6 +1,6 @@
 """Peak memory of a process that fits one large patch: ``python benchmarks/fit_memory.py PROBLEM.npz``.
 
-Prints MB. The process imports what a worker of the fit stage imports, and fits the patch twice.
+Prints MB. The process imports what a worker of the fit stage imports, loads the kernels, and fits the patch twice.
 """
 
 from __future__ import annotations
@@ -34,14 +34,20 @@ def peak_of_a_worker(problem: object) -> float:
 
 def main() -> None:
     """Fit the stored problem and print the peak."""
-    from bench_fit import PatchRun
-
-    from tract7dt import fit, fit_patch, resources  # noqa: F401 - fit_patch is what a worker imports
+    from flows import pool_worker  # noqa: F401 - what a worker imports
+    from tract7dt import catalog, fit, fit_patch, patches, psf, resources, sources, stages  # noqa: F401
+    from tract7dt.fit.warm import warm_up
+    from tract7dt.settings import PatchRunSettings
     from tract7dt.types import ModelSources, PatchProblem
+
+    # names that load when they are first used: those of a payload on its way to a catalogue
+    needed = [patches.read_payload, psf.choose_psfs, sources.model_sources, catalog.patch_table]
+    assert all(map(callable, needed))
+    warm_up()
 
     with np.load(sys.argv[1]) as stored:
         held = {name: stored[name] for name in stored.files}
-    sources = ModelSources(**{name[7:]: held[name] for name in held if name.startswith("source_")})
+    models = ModelSources(**{name[7:]: held[name] for name in held if name.startswith("source_")})
     problem = PatchProblem(
         tag="memory",
         bands=tuple(f"b{i}" for i in range(len(held["data"]))),
@@ -51,10 +57,10 @@ def main() -> None:
         gain=held["gain"],
         psf=tuple(held["psf"]),
         psf_extended=None,
-        sources=sources,
+        sources=models,
     )
     for _ in range(2):
-        fit.fit_patch(problem, PatchRun())
+        fit.fit_patch(problem, PatchRunSettings())
     print(resources.peak_rss_mb())
 
 

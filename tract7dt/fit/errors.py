@@ -86,21 +86,10 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     assert layout is not None
     owner, column = layout.owner, layout.column
     n_theta = len(owner)
-    reduced: dict[int, _Band] = {}
-
-    def reduce(start: int, stop: int) -> None:
-        for b in range(start, stop):
-            reduced[b] = _Band(evaluator, point, variance[b], b)
-
-    evaluator.team.share(reduce, scene.n_bands)
-    bands = [reduced[b] for b in range(scene.n_bands)]
+    bands, hessian, excess = _reduce(evaluator, point, variance, n_theta)
     rows, columns = layout.pairs
     prior = evaluator.parameters.prior_precision[owner[rows], column[rows], column[columns]]
-    hessian, excess = np.zeros((n_theta, n_theta)), np.zeros((n_theta, n_theta))
-    hessian[rows, columns] = prior
-    for band in bands:
-        hessian += band.hessian
-        excess += band.excess
+    hessian[rows, columns] += prior
     free = np.flatnonzero(~at_bound[owner, column] & (np.diagonal(hessian) > 1e-12))
     inverse = np.zeros((n_theta, n_theta))
     inverse[np.ix_(free, free)] = _inverse(hessian[np.ix_(free, free)])
@@ -117,6 +106,30 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     rows, columns = rows[both], columns[both]
     block[owner[rows], column[rows], column[columns]] = shared[rows, columns]
     return Covariances(block, flux_err, sky_err)
+
+
+def _reduce(evaluator: Evaluator, point: Point, variance: F4, n_theta: int) -> tuple[list[_Band], F8, F8]:
+    """All bands, and the sums of their Hessians and of what these have more with the true variance.
+
+    As many bands at a time as there are threads: a band's matrices take 1 MB for 60 galaxies, and only the sums
+    are needed of them.
+    """
+    hessian, excess = np.zeros((n_theta, n_theta)), np.zeros((n_theta, n_theta))
+    reduced: dict[int, _Band] = {}
+    at_once = evaluator.team.threads
+    for first in range(0, evaluator.scene.n_bands, at_once):
+        count = min(at_once, evaluator.scene.n_bands - first)
+
+        def reduce(start: int, stop: int, first: int = first) -> None:
+            for b in range(first + start, first + stop):
+                reduced[b] = _Band(evaluator, point, variance[b], b)
+
+        evaluator.team.share(reduce, count)
+        for b in range(first, first + count):
+            own, more = reduced[b].take_sums()
+            hessian += own
+            excess += more
+    return [reduced[b] for b in range(evaluator.scene.n_bands)], hessian, excess
 
 
 class _Band:
@@ -147,14 +160,19 @@ class _Band:
         c = self.scale[:, None] * matrix[np.ix_(flux_columns, theta_columns)] * f
         y = dtrtrs(self.factor, c, lower=1)[0] if c.size else c
         self.x = self.scale[:, None] * dtrtrs(self.factor, y, lower=1, trans=1)[0] if c.size else c
-        self.hessian = matrix[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - y.T @ y
+        hessian = matrix[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - y.T @ y
         used = (self.scale > 0)[:, None]
         self.a_excess = np.where(used & used.T, excess[np.ix_(flux_columns, flux_columns)], 0.0)
         c_excess = np.where(used, excess[np.ix_(flux_columns, theta_columns)] * f, 0.0)
         a_x = self.a_excess @ self.x
         cross = self.x.T @ (c_excess - 0.5 * a_x)
-        self.excess = excess[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - cross - cross.T
+        more = excess[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - cross - cross.T
+        self._sums = [(hessian, more)]
         self.leak = c_excess - a_x
+
+    def take_sums(self) -> tuple[F8, F8]:
+        """The Hessian of the band and what it has more with the true variance; once only, it is not kept."""
+        return self._sums.pop()
 
     def _excess(
         self, evaluator: Evaluator, point: Point, variance: F4, b: int, crowded: Bool, matrix: F8
