@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from tract7dt import fit, patches, qa
+from tract7dt import fit, patches
 from tract7dt.errors import UNIT_FAILURES, ProductError
 from tract7dt.store import WorkDir, atomic_path
 from tract7dt.types import ModelKind, PatchFit, PatchPayload, PatchProblem, Ref
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tract7dt.settings import Settings
 
 __all__ = [
@@ -146,6 +147,8 @@ def _lacks_pictures(settings: Settings, work: WorkDir, tag: str) -> bool:
 
 
 def _draw(settings: Settings, work: WorkDir, fitted: Fitted) -> None:
+    from tract7dt import qa  # matplotlib: a second, and 30 MB, that a run without pictures does without
+
     payload, problem, result = fitted
     run = settings.patch_run
     shown = dataclasses.replace(payload, data=problem.data)
@@ -161,6 +164,8 @@ def _draw(settings: Settings, work: WorkDir, fitted: Fitted) -> None:
 
 def _sources(payload: PatchPayload, result: PatchFit) -> pd.DataFrame:
     """Sources of a payload, base and halo, with what was fitted of them."""
+    import pandas as pd
+
     columns: dict[str, object] = {"source_index": payload.table["source_index"].to_numpy()}
     for band, row in result.sets():
         suffix = "" if band is None else f"_{band}"

@@ -108,7 +108,7 @@ def test_flags_without_gaia_or_bright_mask_columns():
 
 def test_the_log_counts_active_rows_without_a_fit(caplog):
     sources = make_sources()
-    with caplog.at_level(logging.INFO, "tract7dt.catalog.merge"):
+    with caplog.at_level(logging.INFO, "tract7dt.catalog.merging"):
         merged_of(sources, tables_of(sources, skip=(5, 6)))
     assert "2 active rows without a fit" in caplog.text
     assert "8 fitted, 7 reliable, 2 excluded (crop 1, saturation 1)" in caplog.text

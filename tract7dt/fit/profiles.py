@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import fht, fhtoffset
-from scipy.interpolate import CubicSpline
+from scipy.linalg import solve_banded
 from scipy.special import erfc, gammaincinv
 
 F8 = NDArray[np.float64]
@@ -105,6 +105,41 @@ def sersic_profile(r: F8, n: float) -> F8:
     return np.asarray(np.exp(-b * r ** (1 / n)) * taper)
 
 
+def spline_slopes(values: F8, step: float) -> F8:
+    """Slopes at the knots of the cubic spline through values on an even grid, third derivative without a break
+    at the second and the last knot but one (de Boor 1978, ch. IV).
+
+    What ``scipy.interpolate.CubicSpline`` gives; importing that costs a process a fifth of a second and 20 MB.
+
+    Parameters
+    ----------
+    values : ndarray, float64 (n, ...)
+        At least four knots along the first axis.
+    step : float
+        Distance of the knots.
+    """
+    rise = np.diff(values, axis=0) / step
+    right = np.empty_like(values)
+    right[1:-1] = 3 * (rise[:-1] + rise[1:])
+    right[0], right[-1] = (5 * rise[0] + rise[1]) / 2, (5 * rise[-1] + rise[-2]) / 2
+    bands = np.ones((3, len(values)))
+    bands[1, 1:-1] = 4
+    bands[0, 1] = bands[2, -2] = 2
+    flat = solve_banded((1, 1), bands, right.reshape(len(values), -1))
+    return np.asarray(flat.reshape(values.shape), float)
+
+
+def spline_at(x: F8, first: float, step: float, values: F8) -> tuple[F8, F8]:
+    """Value and slope at ``x`` of the spline of :func:`spline_slopes` on an even grid from ``first``."""
+    slopes = spline_slopes(values, step) * step
+    cell = np.clip(((x - first) / step).astype(np.int64), 0, len(values) - 2)
+    t = (x - first) / step - cell
+    low, rise = values[cell], values[cell + 1] - values[cell]
+    m0, m1 = slopes[cell], slopes[cell + 1]
+    curve, twist = 3 * rise - 2 * m0 - m1, m0 + m1 - 2 * rise
+    return low + t * (m0 + t * (curve + t * twist)), (m0 + t * (2 * curve + 3 * t * twist)) / step
+
+
 def sersic_transform(n: float, n_grid: int = 8192) -> tuple[F8, F8]:
     """F and dF/ds of the unit-flux Sersic profile at ``S_EDGES``, by FFTLog.
 
@@ -126,9 +161,8 @@ def sersic_transform(n: float, n_grid: int = 8192) -> tuple[F8, F8]:
     ln_k = offset + (np.arange(n_grid) - (n_grid - 1) / 2) * step - (ln_r[0] + ln_r[-1]) / 2
     near = (ln_k > np.log(S_EDGES[0]) / 2 - 2) & (ln_k < np.log(S_EDGES[-1]) / 2 + 2)
     f = 2 * np.pi * hankel[near] / np.exp(ln_k[near]) / total
-    spline = CubicSpline(2 * ln_k[near], f)
-    ln_s = np.log(S_EDGES)
-    return spline(ln_s), spline(ln_s, 1) / S_EDGES
+    value, slope = spline_at(np.log(S_EDGES), 2 * ln_k[near][0], 2 * step, f)
+    return value, slope / S_EDGES
 
 
 def mixture_transform(amplitudes: F8, variances: F8, core: float = 0.0) -> tuple[F8, F8]:
@@ -172,7 +206,7 @@ def sersic_tables() -> tuple[F8, F8]:
         F, dF/ds, dF/dq, d2F/dsdq at every node and edge.
     """
     transforms = np.array([sersic_transform(float(np.exp(q))) for q in _LN_N_NODES])
-    by_q = CubicSpline(_LN_N_NODES, transforms, axis=0)(_LN_N_NODES, 1)
+    by_q = spline_slopes(transforms, _LN_N_NODES[1] - _LN_N_NODES[0])
     tables = np.ascontiguousarray(
         np.stack([transforms[:, 0], transforms[:, 1], by_q[:, 0], by_q[:, 1]], axis=-1)
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tract7dt.fit.linear import is_positive
 
@@ -83,6 +81,9 @@ def _turned(block: F8, unit: F8) -> F8:
 
 def _groups(hessian: F8, use: I8, owner: I8, threshold: float) -> I8:
     """Group number of every source; those with parameters coupled above a threshold share one."""
+    from scipy.sparse import coo_array  # few patches need it, and it is slow to import
+    from scipy.sparse.csgraph import connected_components
+
     size = np.sqrt(np.abs(np.diagonal(hessian))) + 1e-30
     coupling = np.abs(hessian[np.ix_(use, use)]) / size[use] / size[use][:, None]
     rows, columns = np.nonzero(coupling > threshold)

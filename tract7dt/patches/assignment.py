@@ -13,18 +13,16 @@ import pandas as pd
 from tract7dt.aperture import circular_flux
 from tract7dt.bright_stars import WING_RADIUS, flux_from_wings, overlap
 from tract7dt.patches.reach import reach
+from tract7dt.patches.roles import BASE, BESIDE, HALO, OUTSIDE, SATURATED
 from tract7dt.patches.saturation import saturated_cores
 from tract7dt.types import BAD_NONFINITE, F8, I8, U1, Bool, Box, Field, Frame, ModelKind, Patch, Sources
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["BASE", "BESIDE", "HALO", "OUTSIDE", "SATURATED", "Assignment", "SourceMap"]
+__all__ = ["Assignment", "SourceMap"]
 
 log = logging.getLogger(__name__)
-
-#: Values of the payload column ``halo_kind``.
-BASE, HALO, OUTSIDE, SATURATED, BESIDE = "", "halo", "outside", "saturated", "beside"
 
 #: Rows of a frame that are read at once for aperture fluxes.
 _CHUNK_ROWS = 512

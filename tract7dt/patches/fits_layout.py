@@ -15,7 +15,7 @@ import numpy as np
 
 from tract7dt.errors import ProductError
 
-__all__ = ["Extension", "read_extensions"]
+__all__ = ["Extension", "read_extensions", "read_header"]
 
 _BLOCK, _CARD, _MOST = 2880, 80, 999
 _PIXELS = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -51,7 +51,9 @@ def read_extensions(content: bytes, start: int) -> list[Extension]:
     """
     found = []
     while start < len(content):
-        header, start = _header(content, start)
+        header, start = read_header(content, start)
+        if header.get("XTENSION") not in ("IMAGE", "BINTABLE"):
+            raise ProductError(f"expected an image or a table, found {header.get('XTENSION')!r}")
         dtype, shape = _layout(header)
         size = dtype.itemsize * int(np.prod(shape, dtype=object))
         if int(header.get("PCOUNT", 0)) != 0 or int(header.get("GCOUNT", 1)) != 1:
@@ -65,8 +67,14 @@ def read_extensions(content: bytes, start: int) -> list[Extension]:
     return found
 
 
-def _header(content: bytes, start: int) -> tuple[dict[str, Any], int]:
-    """Keywords of the header that begins at ``start``, and where its data begin."""
+def read_header(content: bytes, start: int) -> tuple[dict[str, Any], int]:
+    """Keywords of the header that begins at ``start`` (texts and whole numbers), and where its data begin.
+
+    Raises
+    ------
+    ProductError
+        If it does not end, or holds what no payload holds.
+    """
     header: dict[str, Any] = {}
     last = ""
     for place in range(start, len(content) - _CARD + 1, _CARD):
@@ -74,8 +82,6 @@ def _header(content: bytes, start: int) -> tuple[dict[str, Any], int]:
         keyword = card[:8].rstrip().decode("latin-1")
         if keyword == "END":
             used = place + _CARD - start
-            if header.get("XTENSION") not in ("IMAGE", "BINTABLE"):
-                raise ProductError(f"expected an image or a table, found {header.get('XTENSION')!r}")
             return header, start + -(-used // _BLOCK) * _BLOCK
         if keyword.startswith(_SCALING):
             raise ProductError(f"keyword {keyword}: payloads are not scaled or compressed")

@@ -11,7 +11,8 @@ import pandas as pd
 
 from tract7dt.errors import ProductError
 from tract7dt.geometry import cell_boxes, cell_tag
-from tract7dt.patches.assignment import BASE, Assignment, SourceMap
+from tract7dt.patches.assignment import Assignment, SourceMap
+from tract7dt.patches.roles import BASE
 from tract7dt.types import (
     BAD_NONFINITE,
     F8,

@@ -8,13 +8,15 @@ types stand in the payload's description, to which :func:`table_columns` contrib
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from astropy.io import fits
 
 from tract7dt.errors import ProductError
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 __all__ = ["read_table", "table_columns", "table_hdu"]
 
@@ -61,6 +63,8 @@ def _type_of(column: pd.Series) -> str:
 
 def table_hdu(table: pd.DataFrame, columns: list[dict[str, str]]) -> fits.BinTableHDU:
     """Extension SOURCES with the rows of ``table``; ``columns`` from :func:`table_columns`."""
+    from astropy.io import fits  # readers do without
+
     made = []
     for column in columns:
         values = table[column["name"]]

@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from tract7dt.psf.moments import windowed_covariance
 
@@ -105,6 +104,8 @@ def _imitation(stamp: bytes, k: int, n: int) -> F8:
 
 def _non_negative(design: F8, data: F8) -> tuple[F8, float]:
     """Non-negative least squares through the small triangular factor: amplitudes and norm of the residual."""
+    from scipy.optimize import nnls  # a quarter of a second that a fit with ePSFs does without
+
     q, r = np.linalg.qr(design)
     projected = q.T @ data
     amplitude, inside = nnls(r, projected)

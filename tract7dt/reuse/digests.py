@@ -12,7 +12,6 @@ from typing import Any
 
 from tract7dt.errors import InputError
 from tract7dt.store import sha256_bytes, sha256_file, write_json
-from tract7dt.store.remote import cache_folder, local_copy
 from tract7dt.store.urls import is_url
 
 __all__ = ["MISSING", "FileDigests", "digest_of", "file_stamp"]
@@ -101,13 +100,19 @@ class FileDigests:
 def _local(given: str) -> str:
     """Path of a file, or of the copy of a URL; the URL where there is none."""
     try:
-        return str(local_copy(given)) if is_url(given) else given
+        if not is_url(given):
+            return given
+        from tract7dt.store.remote import local_copy  # fsspec comes with it
+
+        return str(local_copy(given))
     except InputError:  # the stage that needs it says why
         return given
 
 
 def _mark(file: str) -> list[int]:
     """What changes when the file does; nothing where there is none."""
+    from tract7dt.store.remote import cache_folder
+
     try:
         stamp = file_stamp(Path(file))
     except OSError:

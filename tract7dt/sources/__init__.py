@@ -6,8 +6,9 @@ without astropy.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tract7dt.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from tract7dt.sources.catalogue import check_bands, place, read_catalogue, with_saturation
@@ -40,25 +41,20 @@ __all__ = [
     "write_sources",
 ]
 
-_HOME = {
-    "check_bands": "catalogue",
-    "place": "catalogue",
-    "read_catalogue": "catalogue",
-    "with_saturation": "catalogue",
-    "augment": "gaia",
-    "gaia_magnitudes": "gaia",
-    "match_one_to_one": "gaia",
-    "selection_box": "gaia",
-    "place_gaia": "gaia",
-    "read_gaia": "gaia",
-    "write_augmented_csv": "gaia",
-    "model_sources": "start",
-    "read_sources": "stored",
-    "write_sources": "stored",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = names_on_demand(
+    __name__,
+    {
+        "catalogue": ["check_bands", "place", "read_catalogue", "with_saturation"],
+        "gaia": [
+            "augment",
+            "gaia_magnitudes",
+            "match_one_to_one",
+            "place_gaia",
+            "read_gaia",
+            "selection_box",
+            "write_augmented_csv",
+        ],
+        "start": ["model_sources"],
+        "stored": ["read_sources", "write_sources"],
+    },
+)
