@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from tract7dt.errors import ProductError
 from tract7dt.sep_buffers import sep_buffers
 from tract7dt.store import atomic_path
-from tract7dt.store.npy import read_rows, row_chunks
+from tract7dt.store.npy import read_rows, row_chunks, row_strips
 from tract7dt.streaks import is_streak
 from tract7dt.types import F4, F8, I8, U1, Bool, Field, Sources
 
@@ -48,6 +48,10 @@ SATURATED = 2
 #: Bounds of SEP's pixel buffer, in pixels (about 60 bytes each).
 _PIXSTACK = (1_000_000, 20_000_000)
 _SUB_OBJECTS = 8192
+#: Pixels of the white stack that are looked at at once, and rows beyond its own that each part of it sees: the
+#: isophote of no source is larger.
+_STRIP_PIXELS = 1 << 24
+_MARGIN_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +123,19 @@ def find_bright(field: Field, sources: Sources, settings: BrightMaskSettings) ->
 
 
 def _extract(field: Field, settings: BrightMaskSettings) -> np.ndarray:
+    """SEP's detections, by strips of rows: a source belongs to the strip in whose core its centre lies."""
+    parts = []
+    for y0, y1, core0, core1 in row_strips(*field.shape, _STRIP_PIXELS, _MARGIN_ROWS):
+        found = _extract_strip(read_rows(field.white, y0, y1), read_rows(field.white_sigma, y0, y1), settings)
+        found["y"] += y0
+        first, last = core0 == 0, core1 == field.shape[0]
+        mine = (first | (found["y"] >= core0 - 0.5)) & (last | (found["y"] < core1 - 0.5))
+        parts.append(found[mine])
+    return np.concatenate(parts)
+
+
+def _extract_strip(white: F4, sigma: F4, settings: BrightMaskSettings) -> np.ndarray:
     """SEP's detections; no background is subtracted, the images come sky-subtracted."""
-    white = np.array(field.white, dtype=np.float32)
-    sigma = np.array(field.white_sigma, dtype=np.float32)
     blank = ~(np.isfinite(white) & np.isfinite(sigma))
     white[blank], sigma[blank] = 0.0, 1.0
     # The matched filter of SEP lifts faint pixels over the threshold as well: room for a few times as many.
@@ -130,7 +144,7 @@ def _extract(field: Field, settings: BrightMaskSettings) -> np.ndarray:
         for y0, y1 in row_chunks(*white.shape)
     )
     with sep_buffers(int(np.clip(4 * n_above, *_PIXSTACK)), _SUB_OBJECTS):
-        return sep.extract(
+        found: np.ndarray = sep.extract(
             white,
             settings.thresh_sigma,
             err=sigma,
@@ -141,6 +155,7 @@ def _extract(field: Field, settings: BrightMaskSettings) -> np.ndarray:
             clean=settings.clean,
             clean_param=settings.clean_param,
         )
+    return found
 
 
 def _saturated_any(field: Field) -> U1:

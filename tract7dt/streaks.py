@@ -13,8 +13,8 @@ import sep
 from scipy import ndimage
 
 from tract7dt.sep_buffers import sep_buffers
-from tract7dt.store.npy import read_rows
-from tract7dt.types import Bool, Frame
+from tract7dt.store.npy import read_rows, row_strips
+from tract7dt.types import F4, F8, Bool, Frame
 
 __all__ = ["MIN_ELONGATION", "MIN_LENGTH", "find_streaks", "is_streak"]
 
@@ -33,7 +33,12 @@ _GROW = 4
 #: Half-width of the line along which a trail is followed to the edges of the frame, pix: where it is broken
 #: (bad columns, a source) or fades, it is still there.
 _HALF_WIDTH = 6.0
-_PIXSTACK = 20_000_000
+#: Pixels of a band that are looked at at once, and rows beyond its own that each part of it sees: of a trail that
+#: crosses the border of two parts, one sees a piece that is long enough.
+_STRIP_PIXELS = 1 << 23
+_MARGIN_ROWS = 128
+#: Pieces whose directions differ by less (rad) and that lie on one line are one trail.
+_SAME_ANGLE = np.radians(3.0)
 
 
 def is_streak(a: np.ndarray, b: np.ndarray) -> Bool:
@@ -57,23 +62,58 @@ def find_streaks(frame: Frame) -> Bool | None:
     ny, nx = frame.data.shape
     if max(ny, nx) < MIN_LENGTH:
         return None
-    data = np.array(read_rows(frame.data, 0, ny), dtype=np.float32)
+    mask: Bool | None = None
+    pieces = []
+    for y0, y1, _, _ in row_strips(ny, nx, _STRIP_PIXELS, _MARGIN_ROWS):
+        found, footprint = _pieces(np.asarray(read_rows(frame.data, y0, y1), np.float32), frame.sky_sigma)
+        if footprint is None:
+            continue
+        mask = np.zeros((ny, nx), bool) if mask is None else mask
+        mask[y0:y1] |= footprint
+        found["y"] += y0
+        pieces.append(found)
+    if mask is None:
+        return None
+    trails = _trails(np.concatenate(pieces))
+    log.info("band %s: %d trail(s), up to %.0f pix long", frame.band, len(trails),
+             np.sqrt(12.0) * float(trails["a"][0]))  # fmt: skip
+    for trail in trails:
+        _draw_line(mask, float(trail["x"]), float(trail["y"]), float(trail["theta"]))
+    return mask
+
+
+def _pieces(data: F4, sky_sigma: float) -> tuple[np.ndarray, Bool | None]:
+    """Detections of the shape of a trail and the pixels around them; None where there is none."""
     blank = ~np.isfinite(data)
     data[blank] = 0.0
-    with sep_buffers(min(data.size, _PIXSTACK)):
+    with sep_buffers(data.size):
         found, footprint = sep.extract(
-            data, _THRESHOLD, err=frame.sky_sigma, mask=blank, minarea=_MIN_AREA, deblend_nthresh=1,
+            data, _THRESHOLD, err=sky_sigma, mask=blank, minarea=_MIN_AREA, deblend_nthresh=1,
             deblend_cont=1.0, clean=False, segmentation_map=True,
         )  # fmt: skip
     labels = np.flatnonzero(is_streak(found["a"], found["b"])) + 1
     if labels.size == 0:
-        return None
-    log.info("band %s: %d trail(s), up to %.0f pix long", frame.band, labels.size,
-             np.sqrt(12.0) * float(found["a"][labels - 1].max()))  # fmt: skip
+        return found[:0], None
     mask = ndimage.binary_dilation(np.isin(footprint, labels), iterations=_GROW)
-    for streak in found[labels - 1]:
-        _draw_line(mask, float(streak["x"]), float(streak["y"]), float(streak["theta"]))
-    return np.asarray(mask, bool)
+    return found[labels - 1], np.asarray(mask, bool)
+
+
+def _trails(pieces: np.ndarray) -> np.ndarray:
+    """The longest piece of every trail, longest first: what else lies on its line belongs to it."""
+    kept: list[int] = []
+    for i in np.argsort(-pieces["a"], kind="stable"):
+        piece = pieces[i]
+        known = pieces[kept]
+        turn = np.abs((known["theta"] - piece["theta"] + np.pi / 2) % np.pi - np.pi / 2)
+        if not np.any((turn < _SAME_ANGLE) & (_distance(piece["x"], piece["y"], known) <= _HALF_WIDTH)):
+            kept.append(int(i))
+    return pieces[kept]
+
+
+def _distance(x: float, y: float, lines: np.ndarray) -> F8:
+    """Distance of (x, y) from each line, pix."""
+    across = (x - lines["x"]) * np.sin(lines["theta"]) - (y - lines["y"]) * np.cos(lines["theta"])
+    return np.asarray(np.abs(across), np.float64)
 
 
 def _draw_line(mask: Bool, x: float, y: float, theta: float) -> None:

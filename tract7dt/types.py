@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tract7dt.mapped import read_part
+
 if TYPE_CHECKING:
     import pandas as pd
     from astropy.wcs import WCS
@@ -168,11 +170,11 @@ class Frame:
 
     def window(self, box: Box) -> F4:
         """Copy of the pixels in ``box``: float32 (ny, nx), C-contiguous, NaN where not finite."""
-        return np.array(self.data[box.slices], dtype=np.float32, order="C")
+        return np.asarray(read_part(self.data, box.slices), dtype=np.float32)
 
     def bad_bits(self, box: Box) -> U1:
         """``BAD_NONFINITE`` and ``BAD_SATURATED`` bits of the pixels in ``box``, uint8 (ny, nx)."""
-        data = self.data[box.slices]
+        data = self.window(box)
         bits = np.where(np.isfinite(data), 0, BAD_NONFINITE).astype(np.uint8)
         if self.saturation is not None:
             with np.errstate(invalid="ignore"):

@@ -12,6 +12,7 @@ from astropy.wcs import WCS
 from photutils.aperture import EllipticalAperture
 from scipy import ndimage
 
+from tract7dt import brightmask
 from tract7dt.brightmask import find_bright, flag_affected, read_bright_mask, write_bright_mask
 from tract7dt.errors import ProductError
 from tract7dt.settings import BrightMaskSettings
@@ -83,6 +84,29 @@ def test_detections_equal_sep_alone() -> None:
     for name in ("x", "y", "a", "b", "theta", "flux", "npix"):
         np.testing.assert_array_equal(found[name].to_numpy(), expected[name].astype(float))
     assert sep.get_extract_pixstack() == 300000  # the buffers of other users of SEP stay as they were
+
+
+def test_strips_find_what_the_whole_frame_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    # Far enough from each other that none is a blend: SEP deals out the pixels between two objects at random.
+    places = [(x, y) for x in range(12, 210, 28) for y in range(12, 175, 28)]
+    shifts = rng.uniform(-4, 4, (len(places), 2))
+    field = make_field(
+        sum(star(x + dx, y + dy, 10 ** rng.uniform(2, 3.5)) for (x, y), (dx, dy) in zip(places, shifts))
+    )
+    whole = find_bright(field, sources_at(), PLAIN)
+    # Seven strips of 25 rows; the largest isophote here ends within 12 pixels of its centre.
+    monkeypatch.setattr(brightmask, "_STRIP_PIXELS", 65 * SHAPE[1])
+    monkeypatch.setattr(brightmask, "_MARGIN_ROWS", 20)
+    strips = find_bright(field, sources_at(), PLAIN)
+    assert len(whole.detections) > 25
+    order = ["y", "x"]
+    one, other = (
+        found.detections.drop(columns=["matched", "source_index"]).sort_values(order).to_numpy()
+        for found in (whole, strips)
+    )
+    np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+    assert np.array_equal(strips.mask, whole.mask)
 
 
 def test_ellipse_against_photutils_and_dilation_against_scipy() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tract7dt import streaks
 from tract7dt.streaks import find_streaks
 from tract7dt.types import Frame
 
@@ -32,6 +33,19 @@ def test_a_trail_is_covered_and_little_else(angle):
     assert mask is not None
     assert mask[np.abs(distance) < 2].mean() > 0.98
     assert not mask[np.abs(distance) > 15].any()
+
+
+@pytest.mark.parametrize("angle", [0, 3, 37, 90, 152])
+def test_a_trail_across_strips_is_one_trail(angle, monkeypatch, caplog):
+    monkeypatch.setattr(streaks, "_STRIP_PIXELS", 190 * NX)
+    monkeypatch.setattr(streaks, "_MARGIN_ROWS", 60)
+    trail, distance = line(angle, 15.0)
+    with caplog.at_level("INFO"):
+        mask = find_streaks(frame(sky(np.random.default_rng(angle)) + trail))
+    assert mask is not None
+    assert mask[np.abs(distance) < 2].mean() > 0.98
+    assert not mask[np.abs(distance) > 15].any()
+    assert "1 trail(s)" in caplog.text
 
 
 def test_a_trail_over_nan_pixels_and_a_star(tmp_path):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tract7dt.aperture import circular_flux
 from tract7dt.bright_stars import WING_RADIUS, flux_from_wings, overlap
+from tract7dt.mapped import read_part
 from tract7dt.patches.reach import reach
 from tract7dt.patches.roles import BASE, BESIDE, HALO, OUTSIDE, SATURATED
 from tract7dt.patches.saturation import saturated_cores
@@ -196,7 +197,7 @@ def _frame_apertures(frame: Frame, mask: U1, x: F8, y: F8, saturated: Bool, box:
         if not len(members):
             continue
         window = Box(box.x0, box.x1, max(y0 - margin, box.y0), min(y0 + _CHUNK_ROWS + margin, box.y1))
-        data, bad = frame.window(window), np.asarray(mask[window.slices])
+        data, bad = frame.window(window), read_part(mask, window.slices)
         for group, left_out in (
             (~saturated[members], bad),
             (saturated[members], (bad & BAD_NONFINITE).astype(np.uint8)),
@@ -228,8 +229,8 @@ def _with_wings(
             if stamp is None or found is None:
                 continue
             place, part = found
-            used = np.asarray(masks[frame.band][place]) == 0
-            seen = flux_from_wings(np.array(frame.data[place]), used, stamp, part, frame.sky_sigma)
+            used = read_part(masks[frame.band], place) == 0
+            seen = flux_from_wings(read_part(frame.data, place), used, stamp, part, frame.sky_sigma)
             flux[number, star] = np.fmax(flux[number, star], seen)
     return flux
 

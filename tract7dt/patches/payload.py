@@ -11,6 +11,7 @@ import pandas as pd
 
 from tract7dt.errors import ProductError
 from tract7dt.geometry import cell_boxes, cell_tag
+from tract7dt.mapped import read_part
 from tract7dt.patches.assignment import Assignment, SourceMap
 from tract7dt.patches.roles import BASE
 from tract7dt.types import (
@@ -98,7 +99,7 @@ class PayloadBuilder:
             return None
         frames = list(self._field.frames.values())
         data = np.stack([frame.window(patch.roi) for frame in frames])
-        bad = np.stack([np.asarray(self._masks[frame.band][patch.roi.slices]) for frame in frames])
+        bad = np.stack([read_part(self._masks[frame.band], patch.roi.slices) for frame in frames])
         bad = bad.astype(np.uint8) | np.where(np.isfinite(data), 0, BAD_NONFINITE).astype(np.uint8)
         return PatchPayload(
             patch=patch,

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from tract7dt.mapped import read_part
 from tract7dt.types import BAD_SATURATED, F8, U1, Bool
 
 __all__ = ["saturated_cores"]
@@ -56,7 +57,7 @@ def _core_of(masks: tuple[U1, ...], x: float, y: float) -> tuple[float, float] |
     window = slice(y0, round(y) + _HALF + 1), slice(x0, round(x) + _HALF + 1)
     saturated = np.zeros(np.shape(masks[0][window]), bool)
     for mask in masks:
-        saturated |= (np.asarray(mask[window]) & BAD_SATURATED) != 0
+        saturated |= (read_part(mask, window) & BAD_SATURATED) != 0
     rows, columns = np.nonzero(saturated)
     if not len(rows):
         return None

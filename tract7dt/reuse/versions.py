@@ -13,11 +13,11 @@ STAGE_VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "load_inputs": 1,
         "augment_gaia": 1,
-        "bright_mask": 1,
+        "bright_mask": 2,
         "build_epsf_band": 3,
         "summarise_epsf": 1,
         "build_patches": 1,
-        "compose_final_masks": 1,
+        "compose_final_masks": 2,
         "build_patch_inputs": 1,
         "fit_patch_batch": 3,
         "merge": 1,

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tract7dt.errors import ProductError
 
-__all__ = ["CHUNK_PIXELS", "RowWriter", "open_array", "read_rows", "row_chunks"]
+__all__ = ["CHUNK_PIXELS", "RowWriter", "open_array", "read_rows", "row_chunks", "row_strips"]
 
 #: Pixels that one worker holds at a time; a handful of float64 arrays of it stay under 25 MB.
 CHUNK_PIXELS = 1 << 19
@@ -30,6 +30,21 @@ def row_chunks(ny: int, nx: int, max_pixels: int = CHUNK_PIXELS) -> Iterator[tup
     step = max(1, max_pixels // nx)
     for y0 in range(0, ny, step):
         yield y0, min(y0 + step, ny)
+
+
+def row_strips(ny: int, nx: int, max_pixels: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
+    """``(y0, y1, core0, core1)`` of row ranges that overlap, for what must see whole objects.
+
+    Each strip is its core and ``margin`` rows of its neighbours' on either side; the cores tile the frame. Strips
+    hold about ``max_pixels`` pixels; a frame of no more is one strip.
+    """
+    if ny * nx <= max_pixels:
+        yield 0, ny, 0, ny
+        return
+    step = max(margin, max_pixels // nx - 2 * margin, 1)
+    for core0 in range(0, ny, step):
+        core1 = min(core0 + step, ny)
+        yield max(core0 - margin, 0), min(core1 + margin, ny), core0, core1
 
 
 class RowWriter:
