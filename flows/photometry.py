@@ -154,7 +154,8 @@ class _Run:
 
     def __init__(self, settings: Settings, record: RunRecord, given: Given, pool: WorkerPool | None) -> None:
         self._settings, self._record, self._pool = settings, record, pool
-        self._refresh, self._only = set(given.refresh), parse_selection(given.only)
+        self._refresh = reuse.with_payloads(settings, given.refresh)
+        self._only = parse_selection(given.only)
 
     def stages_in_order(self) -> Ref:
         """The ten stages; what the configuration leaves out is recorded as skipped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,7 +85,9 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
     """
     tag = ref.path.rsplit("/", 1)[-1].split(".")[0]
     digest = fit_digest(settings)
-    if settings.patch_run.resume and not why_not_fitted(work, tag, ref, digest):
+    # A worker that was killed after its last word to the disk has removed the payload of a fit that is whole.
+    kept = settings.patch_run.resume or (settings.patch_run.remove_payloads and not Path(ref.path).exists())
+    if kept and not why_not_fitted(work, tag, ref, digest):
         return ref_to(work.patch_meta(tag), "patch_fit"), True
     clock, cpu = time.perf_counter(), time.process_time()
     base = {"patch_tag": tag, "payload_sha256": ref.sha256, "settings_digest": digest}
@@ -110,6 +113,8 @@ def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]
     # Last, since it vouches for the others.
     write_json(work.patch_meta(tag), sealed(base | _meta(result, rows) | spent | files))
     draw_fitted(settings, work, Fitted(payload, problem, result))
+    if settings.patch_run.remove_payloads:
+        Path(ref.path).unlink(missing_ok=True)
     return ref_to(work.patch_meta(tag), "patch_fit"), True
 
 

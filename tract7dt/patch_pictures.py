@@ -120,12 +120,15 @@ def draw_patch_again(settings: Settings, work: WorkDir, payload: Ref) -> None:
 def draw_missing(settings: Settings, work: WorkDir, payloads: Iterable[Ref]) -> int:
     """Draw the pictures of patches that are wanted and not there: switched on after the fit, or deleted.
 
-    Patches without a fit are passed over. Returns how many were drawn.
+    Patches without a fit are passed over, and those whose payload was removed. Returns how many were drawn.
     """
-    drawn = 0
+    drawn = removed = 0
     for ref in payloads:
         tag = Path(ref.path).name.split(".")[0]
         if not work.patch_model(tag).is_file() or not _lacks_pictures(settings, work, tag):
+            continue
+        if not Path(ref.path).exists():
+            removed += 1
             continue
         try:
             draw_patch_again(settings, work, ref)
@@ -133,6 +136,11 @@ def draw_missing(settings: Settings, work: WorkDir, payloads: Iterable[Ref]) -> 
             log.warning("patch %s: cannot be drawn again: %s: %s", tag, type(error).__name__, error)
             continue
         drawn += 1
+    if removed:
+        log.warning(
+            "%d patches are not drawn again: their payloads were removed (patch_run.remove_payloads); "
+            "`tract7dt build-patch-inputs` brings them back", removed,
+        )  # fmt: skip
     return drawn
 
 

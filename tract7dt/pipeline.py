@@ -81,7 +81,8 @@ class _Steps:
     def __init__(
         self, settings: Settings, record: RunRecord, refresh: set[str], only: Selection | None
     ) -> None:
-        self._settings, self._record, self._refresh, self._only = settings, record, refresh, only
+        self._settings, self._record, self._only = settings, record, only
+        self._refresh = reuse.with_payloads(settings, refresh)
         self._work = WorkDir.of(settings)
 
     def run(self, command: str) -> None:

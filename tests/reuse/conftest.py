@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reuse_runs import Rerun, small_sample
+from reuse_runs import Rerun, copied, small_sample
 
 
 @pytest.fixture(scope="session")
@@ -20,14 +19,9 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Rerun:
 @pytest.fixture
 def field(first: Rerun, tmp_path: Path) -> Rerun:
     """A copy of the run's folder at another place, with other times of its files."""
-    return _copy(first, tmp_path / "moved")
-
-
-def _copy(first: Rerun, folder: Path) -> Rerun:
-    shutil.copytree(first.folder, folder)
-    return Rerun(folder, {name: dict(section) for name, section in first.values.items()})
+    return copied(first, tmp_path / "moved")
 
 
 @pytest.fixture
 def copies(first: Rerun, tmp_path: Path) -> Callable[[str], Rerun]:
-    return lambda name: _copy(first, tmp_path / name)
+    return lambda name: copied(first, tmp_path / name)

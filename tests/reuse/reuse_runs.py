@@ -83,3 +83,9 @@ class Rerun:
 
 def small_sample(folder: Path) -> SampleField:
     return make_sample(folder / "sample", OPTIONS)
+
+
+def copied(field: Rerun, folder: Path) -> Rerun:
+    """A copy of a field at another place, with other times of its files."""
+    shutil.copytree(field.folder, folder)
+    return Rerun(folder, {name: dict(section) for name, section in field.values.items()})

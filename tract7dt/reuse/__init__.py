@@ -5,7 +5,7 @@ settings that it reads (:mod:`.needs`) and of its code version (:mod:`.versions`
 says what it made; only products that are there and whole are taken.
 """
 
-from tract7dt.reuse.fits import note_makers, remaining_payloads
+from tract7dt.reuse.fits import note_makers, remaining_payloads, with_payloads
 from tract7dt.reuse.lock import locked
 from tract7dt.reuse.planning import Plan, plan, task_key, through
 from tract7dt.reuse.versions import STAGE_VERSIONS
@@ -19,4 +19,5 @@ __all__ = [
     "remaining_payloads",
     "task_key",
     "through",
+    "with_payloads",
 ]

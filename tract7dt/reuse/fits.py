@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tract7dt.errors import ProductError
 from tract7dt.reuse.digests import digest_of
 from tract7dt.reuse.needs import FIT_KEYS, values_of
+from tract7dt.reuse.records import Product
 from tract7dt.reuse.versions import STAGE_VERSIONS
 from tract7dt.store import WorkDir, ref_to, sha256_file, write_json
 from tract7dt.types import Ref
@@ -17,7 +19,15 @@ from tract7dt.types import Ref
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["fit_digest", "note_makers", "remaining_payloads", "sealed", "why_not_fitted"]
+__all__ = [
+    "fit_digest",
+    "note_makers",
+    "remaining_payloads",
+    "sealed",
+    "still_wanted",
+    "why_not_fitted",
+    "with_payloads",
+]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +54,14 @@ def remaining_payloads(
     -------
     to_fit, done : list of Ref
         Payloads, and ``meta.json`` of the patches that have been fitted, in the order given.
+
+    Raises
+    ------
+    ProductError
+        Payloads that are to be fitted are not there; nothing has been forgotten then.
     """
+    if refresh:
+        _check_there(payloads)
     work, digest = WorkDir.of(settings), fit_digest(settings)
     to_fit: list[Ref] = []
     done: list[Ref] = []
@@ -59,12 +76,51 @@ def remaining_payloads(
             causes.setdefault(why, []).append(tag)
         else:
             done.append(ref_to(work.patch_meta(tag), "patch_fit"))
+            if settings.patch_run.remove_payloads:
+                Path(ref.path).unlink(missing_ok=True)
+    _check_there(to_fit)
     for why, tags in causes.items():
         more = ", ..." if len(tags) > 3 else ""
         log.info("fits: %d of %d made: %s (%s%s)", len(tags), len(payloads), why, ", ".join(tags[:3]), more)
     if done:
         log.info("fits: %d of %d reused", len(done), len(payloads))
     return to_fit, done
+
+
+def _check_there(payloads: Sequence[Ref]) -> None:
+    gone = [Path(ref.path) for ref in payloads if not Path(ref.path).is_file()]
+    if gone:
+        raise ProductError(
+            f"{len(gone)} of {len(payloads)} payloads are not in {gone[0].parent} (patch_run.remove_payloads "
+            f"removes those of fitted patches): run `tract7dt build-patch-inputs` first"
+        )
+
+
+def with_payloads(settings: Settings, refresh: Collection[str]) -> set[str]:
+    """Stages to make again: where fits are, the payloads that were removed after them are, too."""
+    more = (
+        {"build_patch_inputs"} if settings.patch_run.remove_payloads and "run_patches" in refresh else set()
+    )
+    return {*refresh, *more}
+
+
+def still_wanted(settings: Settings, products: Sequence[Product]) -> list[Product]:
+    """``products`` of the payloads' stage without those that ``patch_run.remove_payloads`` has removed.
+
+    A payload that is not there counts as removed if the fit of it, as the settings are now, is there and whole.
+    """
+    work, digest = WorkDir.of(settings), fit_digest(settings)
+    if not settings.patch_run.remove_payloads:
+        return list(products)
+
+    def removed(product: Product) -> bool:
+        path = work.root / product.path
+        if path.exists() or path.suffix == ".json":
+            return False
+        payload = Ref(str(path), product.sha256, "payload")
+        return not why_not_fitted(work, path.name.split(".")[0], payload, digest)
+
+    return [product for product in products if not removed(product)]
 
 
 def note_makers(work: WorkDir, run_id: str, to_fit: Sequence[Ref], done: Sequence[Ref]) -> list[str]:

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FIT_KEYS", "NEEDS", "Needs", "values_of"]
 
-_NOT_OF_THE_FIT = {"resume", "max_workers", "threads_per_process", "no_cutouts", "no_patch_overview"}
+_NOT_OF_THE_FIT = {
+    "resume",
+    "remove_payloads",
+    "max_workers",
+    "threads_per_process",
+    "no_cutouts",
+    "no_patch_overview",
+}
 
 #: Settings that a fit depends on, besides its payload: all but where it runs, and what is drawn of it.
 FIT_KEYS = (
@@ -171,7 +178,12 @@ NEEDS: Mapping[str, Needs] = MappingProxyType(
                 "plotting.dpi",
                 "report.enabled",
             ),
-            free=("patch_run.resume", "patch_run.threads_per_process", "outputs.tractor_out_dir"),
+            free=(
+                "patch_run.resume",
+                "patch_run.remove_payloads",
+                "patch_run.threads_per_process",
+                "outputs.tractor_out_dir",
+            ),
         ),
         "merge": Needs(
             result=(

@@ -6,13 +6,14 @@ import datetime
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tract7dt import stages
 from tract7dt.reuse.digests import FileDigests, digest_of
+from tract7dt.reuse.fits import still_wanted
 from tract7dt.reuse.inputs import INPUTS, check_inputs_of
 from tract7dt.reuse.needs import NEEDS, values_of
 from tract7dt.reuse.records import (
@@ -185,7 +186,7 @@ class _Unit:
             return "make", why
         touched: dict[str, Product] = {}
         for name in ("result", "pictures"):
-            problem, seen = examine(record.parts[name].products, self._work.root)
+            problem, seen = examine(self._wanted_products(record.parts[name]), self._work.root)
             touched |= seen
             if problem:
                 return ("make" if name == "result" else "draw"), problem
@@ -199,6 +200,12 @@ class _Unit:
         ):
             return "check", f"checks: {why}"
         return "reuse", ""
+
+    def _wanted_products(self, part: Part) -> Sequence[Product]:
+        """The products of a part that are meant to be there now."""
+        if self._name == "build_patch_inputs":
+            return still_wanted(self._settings, part.products)
+        return part.products
 
     # --- doing it ----------------------------------------------------------------------------------
     def bring_up_to_date(self, planned: Plan) -> Any:

@@ -58,6 +58,11 @@ class PatchRunSettings(Section):
     resume: Flag = key(
         False, "The run-patches command keeps fits that are there and up to date; a whole run always does."
     )
+    remove_payloads: Flag = key(
+        False,
+        "Remove the payload of a patch once it is fitted and drawn; a run that has to fit it again writes the "
+        "payloads anew.",
+    )
     max_workers: AutoCount = key(
         "auto", "Patches fitted at once; a number larger than the cores is capped with a log line."
     )
