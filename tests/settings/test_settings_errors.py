@@ -186,6 +186,7 @@ def test_missing_sections_name_their_required_keys() -> None:
         (b"a: \x00\n", "not valid YAML"),
         (b"{? [a]: b}\n", "not valid YAML: found unhashable key"),
         (b"[" * 5000, "nested too deeply"),
+        (b"b: 1\na: &x {c: [2, *x]}\n", ": not valid YAML: line 2: an alias stands for what holds it"),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, text: bytes, message: str) -> None:

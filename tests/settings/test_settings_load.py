@@ -392,6 +392,9 @@ def test_overrides_as_text() -> None:
         parse_overrides(["zp.clip_sigma"])
     with pytest.raises(ConfigError, match=r"zp\.x: the value '\[' is not valid YAML"):
         parse_overrides(["zp.x=["])
+    for text in ("&a {b: *a}", "&a {b: {c: *a}}", "[" * 5000):
+        with pytest.raises(ConfigError, match=r"zp\.x: the value .* is not valid YAML"):
+            parse_overrides([f"zp.x={text}"])
 
 
 def test_digest_follows_the_chosen_sections_only() -> None:

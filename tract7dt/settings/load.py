@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tract7dt.errors import ConfigError
 from tract7dt.settings.describe import key_table, section_at
 from tract7dt.settings.legacy import without_legacy_keys
 from tract7dt.settings.paths import relative_outputs, resolve_paths
 from tract7dt.settings.problems import find_problems
 from tract7dt.settings.root import Settings
-from tract7dt.settings.yamlfile import YamlText, parse_yaml, read_text
+from tract7dt.settings.yamlfile import YamlText, parse_value, parse_yaml, read_text
 
 __all__ = ["LoadedSettings", "apply_overrides", "load_settings", "parse_overrides", "settings_from_dict"]
 
@@ -147,8 +145,8 @@ def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
         if not equals or not path.strip():
             raise ConfigError(f"overrides: {item!r} is not of the form section.key=value")
         try:
-            overrides[path.strip()] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
+            overrides[path.strip()] = parse_value(text)
+        except ConfigError:
             raise ConfigError(f"overrides: {path.strip()}: the value {text!r} is not valid YAML") from None
     return overrides
 

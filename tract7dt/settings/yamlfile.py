@@ -10,7 +10,7 @@ import yaml
 
 from tract7dt.errors import ConfigError
 
-__all__ = ["YamlText", "parse_yaml", "read_text"]
+__all__ = ["YamlText", "parse_value", "parse_yaml", "read_text"]
 
 Keys = tuple[str, ...]
 
@@ -93,8 +93,7 @@ def parse_yaml(text: str, source: str) -> YamlText:
         If the text is no YAML, or not one mapping.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node, values = _node_and_values(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}" if mark is not None else source
@@ -115,8 +114,52 @@ def parse_yaml(text: str, source: str) -> YamlText:
     return YamlText(values, lines, duplicates)
 
 
+def parse_value(text: str) -> Any:
+    """A value in YAML; only plain data, no Python objects.
+
+    Raises
+    ------
+    ConfigError
+        If the text is no YAML.
+    """
+    try:
+        return _node_and_values(text)[1]
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError("nested too deeply") from None
+
+
+def _node_and_values(text: str) -> tuple[yaml.Node | None, Any]:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is not None and (line := _cycle(node, {}, set())) is not None:
+        raise ValueError(f"line {line}: an alias stands for what holds it")  # nobody could walk through it
+    return node, yaml.safe_load(text)
+
+
 def _kind(value: Any) -> str:
     return "a list" if isinstance(value, list) else f"a {type(value).__name__}"
+
+
+def _cycle(node: yaml.Node, above: dict[int, yaml.Node], done: set[int]) -> int | None:
+    """Line of a mapping that is part of itself by an alias (``a: &x {b: *x}``); None if there is none.
+
+    A list that holds itself is a wrong value like any other, since nobody walks through lists.
+    """
+    if id(node) in above:
+        loop = list(above.values())[list(above).index(id(node)) :]
+        mappings = [part for part in loop if isinstance(part, yaml.MappingNode)]
+        return mappings[0].start_mark.line + 1 if mappings else None
+    if id(node) in done or not isinstance(node, yaml.CollectionNode):
+        return None
+    above[id(node)] = node
+    for item in node.value:
+        for below in item if isinstance(item, tuple) else (item,):
+            if (line := _cycle(below, above, done)) is not None:
+                return line
+    del above[id(node)]
+    done.add(id(node))
+    return None
 
 
 def _walk(
