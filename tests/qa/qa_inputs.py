@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from astropy.wcs import WCS
-from matplotlib.figure import Figure
-from matplotlib.legend import Legend
-from matplotlib.text import Text
 from PIL import Image
 
 from tract7dt.types import Patch
@@ -54,15 +51,6 @@ def read_png(path: Path) -> Png:
         dpi = float(picture.info["dpi"][0])
         pixels = np.asarray(picture.convert("RGB"))
     return Png(pixels.shape[1], pixels.shape[0], dpi, path.stat().st_size, pixels)
-
-
-def legend_texts(figure: Figure) -> list[str]:
-    """Labels of every legend of a figure."""
-    return [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
-
-
-def all_texts(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(Text))
 
 
 @dataclass(frozen=True)

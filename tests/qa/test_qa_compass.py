@@ -7,10 +7,11 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
-from matplotlib.figure import Figure
 from qa_inputs import make_wcs
 
-from tract7dt.qa.compass import angle_label, draw_scale_bar, scale_bar_arcsec, sky_geometry
+from tract7dt.qa.compass import angle_label, scale_bar_arcsec, sky_geometry
+from tract7dt.qa.raster import Sheet
+from tract7dt.qa.raster_sky import draw_compass, draw_scale_bar
 
 CASES = {
     "plain": make_wcs(),
@@ -93,9 +94,34 @@ def test_scale_bar_is_round_and_fits():
 def test_scale_bar_has_its_length():
     sky = sky_geometry(make_wcs(), 60, 40)
     assert sky is not None
-    ax = Figure().add_axes((0, 0, 1, 1))
-    draw_scale_bar(ax, sky, 100.0, 10.0, 3.0, 90.0)
-    bar = max(ax.lines, key=lambda line: np.ptp(line.get_xdata()))
-    # 90 points are 30 pixels, 15 arcsec: 10 arcsec fit, which are 20 pixels, 60 points.
-    assert np.ptp(bar.get_xdata()) == pytest.approx(60.0, rel=1e-4)
-    assert ax.texts[0].get_text() == "10″ = 20 pix"
+    sheet = Sheet.blank(200, 60, "#000000")
+    draw_scale_bar(sheet, sky, 0.0, 150.0, 30.0, 3.0, 90.0, 10)
+    # 90 pixels of the picture are 30 of the frame, 15 arcsec: 10 arcsec fit, which are 20 pixels, 60.
+    (x0, row), (x1, _) = sheet.marks["scale bar"]
+    assert x1 - x0 == pytest.approx(60.0, rel=1e-4)
+    bright = np.flatnonzero(sheet.rgb()[int(row), :, 0] > 200)
+    assert (bright[0], bright[-1] + 1) == (90, 150)
+    assert sheet.texts == ["10″"]
+
+
+def test_no_scale_bar_where_there_is_no_room():
+    sky = sky_geometry(make_wcs(), 60, 40)
+    assert sky is not None
+    sheet = Sheet.blank(200, 60, "#000000")
+    draw_scale_bar(sheet, sky, 120.0, 150.0, 30.0, 3.0, 90.0, 10)
+    assert not sheet.texts
+    assert not sheet.rgb().any()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_arrows_point_north_and_east(flip):
+    """North is up; east to the left, mirrored to the right: there the picture is bright and beyond it is not."""
+    sky = sky_geometry(make_wcs(flip=flip), 60, 40)
+    assert sky is not None
+    sheet = Sheet.blank(101, 101, "#000000")
+    draw_compass(sheet, sky, 50.0, 50.0, 10)
+    assert sheet.texts == ["N", "E"]
+    rows, columns = np.nonzero(sheet.rgb()[:, :, 0] > 200)
+    corner_x, corner_y = np.bincount(columns).argmax(), np.bincount(rows).argmax()
+    assert corner_y > 50, "the arrows meet below the middle: north is up"
+    assert (corner_x > 50) is not flip, "and right of the middle: east is to the left"

@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from qa_inputs import legend_texts, make_wcs, read_png
+from qa_inputs import make_wcs, read_png
 from test_qa_draw import make_settings, payload
 
 from tract7dt import qa
 from tract7dt.qa.cutouts import CutoutSheet
-from tract7dt.qa.gaia import gaia_figure
-from tract7dt.qa.raster import NO_DATA_INDEX, Sheet, grey_index, signed_index
+from tract7dt.qa.gaia import gaia_page
+from tract7dt.qa.palette import NO_DATA_INDEX, grey_index, signed_index
+from tract7dt.qa.raster import Sheet
 from tract7dt.qa.raster_sky import nice_ticks
 from tract7dt.qa.residual_map import BLOCK, NO_RESIDUAL, STEPS_PER_SIGMA, mosaic, residual_blocks
 from tract7dt.qa.style import SYMBOLS
@@ -222,12 +223,15 @@ def test_gaia_overlay_tells_matched_from_added(white, sources):
     )
     added[["excluded_crop", "excluded_saturation", "excluded_any", "affected_by_bright_mask"]] = False
     both = pd.concat([table, added], ignore_index=True)
-    figure = gaia_figure(
+    page = gaia_page(
         white, both, len(table), wcs=make_wcs(), box=Box(5, 100, 5, 70), downsample=1, title="t", dpi=60
     )
-    texts = legend_texts(figure)
+    texts = page.sheet.texts
     assert "Gaia star in the catalogue (N=2)" in texts
     assert "Gaia star added (N=1)" in texts
     assert "excluded: saturation (N=1)" in texts
     assert "catalogue source, not in Gaia (N=10)" in texts
-    assert figure.axes[0].patches[-1].get_bbox().bounds == (4.5, 4.5, 95, 65)
+    assert "Gaia stars used" in texts
+    ((left, top),) = page.sheet.marks["box"]
+    assert (left, top) == tuple(float(v) for v in page.at(4.5, 69.5))
+    assert [len(page.sheet.marks[name]) for name in ("gaia", "injected", "unlabelled")] == [2, 1, 10]

@@ -10,8 +10,8 @@ from qa_inputs import make_wcs, read_png
 from tract7dt import qa
 from tract7dt.qa.plot_panel import PlotPanel
 from tract7dt.qa.psf import epsf_sheet
-from tract7dt.qa.psf_stars import psf_stars_sheet
-from tract7dt.qa.raster import Sheet, text_width
+from tract7dt.qa.psf_stars import psf_stars_page
+from tract7dt.qa.raster import Sheet
 from tract7dt.types import Box, Epsf
 
 DPI = 60
@@ -39,10 +39,10 @@ def counts(sheet) -> dict[str, int]:
     return {label: int(rest.rstrip(")")) for label, rest in found}
 
 
-def stars_sheet(shape, candidates, wcs=None, dpi=DPI, x0=0, y0=0):
+def stars_page(shape, candidates, wcs=None, dpi=DPI, x0=0, y0=0):
     image = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
     box = Box(x0, x0 + shape[1], y0, y0 + shape[0])
-    return psf_stars_sheet(image, box, candidates, band="m400", cell="r00_c01", wcs=wcs, dpi=dpi)
+    return psf_stars_page(image, box, candidates, band="m400", cell="r00_c01", wcs=wcs, dpi=dpi)
 
 
 def test_epsf_says_what_it_is(tmp_path):
@@ -112,7 +112,7 @@ def test_psf_stars_by_reason(tmp_path):
     for i in range(4):
         reason = "" if i < 3 else "max_stars"
         candidates.append({"x": 1050.0, "y": 2040.0 + i, "origin": "gaia", "used": i < 3, "reason": reason})
-    sheet = stars_sheet((80, 120), candidates, make_wcs(), x0=1000, y0=2000)
+    sheet = stars_page((80, 120), candidates, make_wcs(), x0=1000, y0=2000).sheet
     assert counts(sheet) == {
         "used": 3, "Gaia star": 4, "saturated": 1, "edge": 2, "novel": 1, "another new": 1, "not used": 2,
         "good, not needed": 1,
@@ -162,11 +162,11 @@ def test_the_legend_fits(wcs, shape):
         "outlier",
     ]
     rows = [{"x": 1, "y": 1, "origin": "sep", "used": False, "reason": r} for r in reasons]
-    sheet = stars_sheet(shape, rows, wcs, dpi=300 if shape[0] == 900 else DPI)
-    height, width = sheet.pixels.shape
-    longest = max(text_width(t, 11) for t in sheet.texts if "(N=" in t)
-    places = [xy[0] for name, xy in sheet.marks.items() if name.startswith("legend")]
-    assert len(places) == len(reasons) + 2
-    assert max(x for x, _ in places) + longest < width - (190 if wcs else 0) + longest / 2
-    assert max(y for _, y in places) < height - 5
-    assert len(set(places)) == len(places)
+    page = stars_page(shape, rows, wcs, dpi=300 if shape[0] == 900 else DPI)
+    assert len(page.sheet.marks["legend"]) == len(reasons) + 2
+    end, room = page.legend
+    assert end <= room
+    bar = page.sheet.marks.get("scale bar")
+    assert bar is None or end < bar[0][0]
+    assert max(x for x, _ in page.sheet.marks["legend"]) < end
+    assert max(y for _, y in page.sheet.marks["legend"]) < page.sheet.pixels.shape[0] - 5

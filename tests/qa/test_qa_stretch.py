@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from matplotlib.colors import to_rgb
 
 from tract7dt.qa import stretch
+from tract7dt.qa.color import to_rgb
 from tract7dt.qa.stretch import block_any, block_mean, display_factor, grey, measure_stretch
 from tract7dt.qa.style import NO_DATA
 from tract7dt.types import Box

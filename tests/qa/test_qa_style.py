@@ -6,18 +6,19 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 
+from tract7dt.qa.color import to_hex, to_rgb
+from tract7dt.qa.marker_stamps import marker_stamp
 from tract7dt.qa.psf_stars import REASON_SYMBOLS
 from tract7dt.qa.style import (
     DARK,
     DOT_SCALE,
     PAPER,
     SYMBOLS,
+    as_drawn,
     band_colors,
     band_wavelength,
     fading_scale,
-    legend_handle,
     order_bands,
     zoomed_scale,
 )
@@ -154,8 +155,8 @@ def test_symbols_shrink_with_density_down_to_dots():
     assert scales[:3] == [1.0, 1.0, 1.0]
     assert all(a >= b for a, b in pairwise(scales))
     assert scales[3] > DOT_SCALE > scales[4] > 0
-    assert legend_handle(SYMBOLS["unknown"], "x", scale=scales[4]).get_marker() == "o"
-    assert legend_handle(SYMBOLS["unknown"], "x").get_marker() == "s"
+    assert as_drawn(SYMBOLS["unknown"], scales[4]).marker == "o"
+    assert as_drawn(SYMBOLS["unknown"], 1.0) == SYMBOLS["unknown"]
 
 
 def test_symbols_grow_where_pixels_are_large():
@@ -163,3 +164,31 @@ def test_symbols_grow_where_pixels_are_large():
     assert zoomed_scale(1.0, 1.8) == pytest.approx(1.6)
     assert zoomed_scale(1.0, 50.0) == 2.2
     assert zoomed_scale(0.4, 50.0) == 0.4
+
+
+@pytest.mark.parametrize("name", sorted(SYMBOLS))
+def test_a_symbol_is_as_large_as_it_says_and_round_its_middle(name):
+    """The mask's centre of mass is its middle; it reaches half its size, a diamond sqrt(2) times as far."""
+    symbol = SYMBOLS[name]
+    ((color, mask),) = marker_stamp(symbol, 20.0, 1.0, False)
+    assert color == symbol.color
+    y, x = np.nonzero(mask > 0.3)
+    half = mask.shape[0] // 2
+    reach = max(np.abs(x - half).max(), np.abs(y - half).max())
+    assert 9 <= reach <= (15 if symbol.marker in ("D", "d") else 11)
+    assert abs((x - half).mean()) < 0.5
+    assert abs((y - half).mean()) < (3.5 if symbol.marker == "^" else 0.8)
+    assert (mask[half, half] == 1) is np.bool_(symbol.filled or symbol.marker in ("+", "x"))
+
+
+def test_a_rim_is_wider_than_its_symbol_and_lies_below_it():
+    (rim, wide), (_, mask) = marker_stamp(SYMBOLS["star"], 12.0, 1.2, True)
+    assert rim == "#000000"
+    pad = (wide.shape[0] - mask.shape[0]) // 2
+    assert ((np.pad(mask, pad) > 0.5) <= (wide > 0.2)).all()
+    assert (wide > 0.2).sum() > 1.5 * (mask > 0.2).sum()
+
+
+def test_colours_by_name():
+    assert to_rgb("#ff8000") == (1.0, 128 / 255, 0.0)
+    assert to_hex(to_rgb("#1c2026")) == "#1c2026"

@@ -1,8 +1,10 @@
-"""Pictures of every stage, from arrays and tables; the only package that imports matplotlib.
+"""Pictures of every stage, from arrays and tables.
 
 ``plot_*`` draw one picture from what they are given; ``draw_*`` draw the pictures of a stage as the
-settings want them, into ``work_dir``. No pyplot, no global state: they may run in threads and processes.
-Names load when they are first used: most processes of a run draw nothing, or only their own kind of picture.
+settings want them, into ``work_dir``. All are drawn on a canvas of 256 colours of the package's own
+(:mod:`tract7dt.qa.raster`), with no global state: they may run in threads and processes. Nothing here
+imports matplotlib; only its fonts are read. Names load when they are first used: most processes of a run draw
+nothing, or only their own kind of picture.
 """
 
 from __future__ import annotations

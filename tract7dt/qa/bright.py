@@ -6,29 +6,24 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 
 from tract7dt.qa.compass import sky_geometry
-from tract7dt.qa.figure import Panel, note, save_figure, sky_sheet
-from tract7dt.qa.overlay import SIDE, extent_of, sky_subtitle
-from tract7dt.qa.stretch import block_any, block_mean, display_factor, grey, measure_stretch
-from tract7dt.qa.style import SYMBOLS, draw_symbols, fading_scale, legend_handle, zoomed_scale
+from tract7dt.qa.palette import TINTS, grey_index, tinted
+from tract7dt.qa.sky_page import SIDE, Entry, SkyPage, sky_page, sky_subtitle
+from tract7dt.qa.stretch import block_any, block_mean, display_factor, measure_stretch
+from tract7dt.qa.style import SYMBOLS, fading_scale, zoomed_scale
 from tract7dt.types import F8, U1, Bool, Box
 
 if TYPE_CHECKING:
     import pandas as pd
     from astropy.wcs import WCS
 
-__all__ = ["bright_mask_figure", "bright_mask_groups", "plot_bright_mask"]
+__all__ = ["bright_mask_groups", "bright_mask_page", "plot_bright_mask"]
 
 #: Bits of white_bright_mask.fits and how they are tinted.
 _BRIGHT, _SATURATED = 1, 2
-_TINT = {_BRIGHT: "#ff7a00", _SATURATED: "#8f6bff"}
-_TINT_STRENGTH = 0.38
+_TINT = {_BRIGHT: 0, _SATURATED: 1}
 
 
 def plot_bright_mask(
@@ -58,13 +53,13 @@ def plot_bright_mask(
     wcs, downsample, title, dpi
         As in :func:`tract7dt.qa.overlay.plot_white_overlay`.
     """
-    figure = bright_mask_figure(
+    page = bright_mask_page(
         white, mask, detections, sources, wcs=wcs, downsample=downsample, title=title, dpi=dpi
     )
-    save_figure(figure, path)
+    page.sheet.save(path, dpi)
 
 
-def bright_mask_figure(
+def bright_mask_page(
     white: NDArray[np.floating],
     mask: U1,
     detections: pd.DataFrame,
@@ -74,34 +69,34 @@ def bright_mask_figure(
     downsample: int,
     title: str,
     dpi: int,
-) -> Figure:
-    """The figure behind :func:`plot_bright_mask`."""
+) -> SkyPage:
+    """The picture behind :func:`plot_bright_mask`."""
     frame = Box(0, white.shape[1], 0, white.shape[0])
-    factor = display_factor(white.shape, downsample, int(SIDE * dpi / 72))
+    side = int(SIDE * dpi / 72)
+    factor = display_factor(white.shape, downsample, side)
     image = block_mean(white, factor)
-    rgba = grey(image, measure_stretch(image))
-    for bit, color in _TINT.items():
-        _tint(rgba, block_any(mask, bit, factor), color)
+    index = grey_index(measure_stretch(image).grey(image))
+    for bit, number in _TINT.items():
+        index = tinted(index, block_any(mask, bit, factor), number)
     groups = bright_mask_groups(detections, sources)
     sky = sky_geometry(wcs, (frame.nx - 1) / 2, (frame.ny - 1) / 2)
-    sheet = sky_sheet(
-        [Panel(rgba, extent_of(image.shape, factor, frame))],
+    page = sky_page(
+        index,
+        factor,
+        frame,
         title=title,
         subtitle=sky_subtitle(sky, factor, missing=bool(np.isnan(image).any())),
-        handles=_legend(groups, mask),
+        entries=_legend(groups, mask),
         sky=sky,
-        dpi=dpi,
-        side=SIDE,
+        side=side,
     )
-    ax = sheet.panels[0]
-    scale = fading_scale(sum(len(x) for x, _ in groups.values()), sheet.area_pt2)
-    scale = zoomed_scale(scale, sheet.pixel_pt)
+    scale = fading_scale(sum(len(x) for x, _ in groups.values()), page.area_pt2)
+    scale = zoomed_scale(scale, page.per_pixel / page.unit)
     for name, (x, y) in groups.items():
-        draw_symbols(ax, SYMBOLS[name], x, y, scale=scale)
-    ax.set(xlim=(-0.5, frame.x1 - 0.5), ylim=(-0.5, frame.y1 - 0.5))
+        page.symbols(name, SYMBOLS[name], x, y, scale)
     if not np.isfinite(image).any():
-        note(ax, "no finite pixel", on_dark=True)
-    return sheet.figure
+        page.note("no finite pixel")
+    return page
 
 
 def bright_mask_groups(detections: pd.DataFrame, sources: pd.DataFrame) -> dict[str, tuple[F8, F8]]:
@@ -124,25 +119,18 @@ def bright_mask_groups(detections: pd.DataFrame, sources: pd.DataFrame) -> dict[
     }
 
 
-def _tint(rgba: NDArray[np.uint8], where: Bool, color: str) -> None:
-    mixed = (1 - _TINT_STRENGTH) * rgba[where] + _TINT_STRENGTH * 255 * np.array(to_rgba(color))
-    rgba[where] = np.round(mixed).astype(np.uint8)
-
-
-def _legend(groups: dict[str, tuple[F8, F8]], mask: U1) -> list[Line2D | Swatch]:
+def _legend(groups: dict[str, tuple[F8, F8]], mask: U1) -> list[Entry]:
     texts = {
         "matched": "detection, in the catalogue",
         "unmatched": "detection, not in the catalogue",
         "matched_source": "catalogue source, detected",
         "affected": "catalogue source under the mask",
     }
-    handles: list[Line2D | Swatch] = [
-        legend_handle(SYMBOLS[name], f"{text} (N={len(groups[name][0])})") for name, text in texts.items()
-    ]
+    entries = [Entry(f"{text} (N={len(groups[name][0])})", SYMBOLS[name]) for name, text in texts.items()]
     for bit, text in ((_BRIGHT, "masked as bright"), (_SATURATED, "saturated in any band")):
-        share = _share(mask, bit)
-        handles.append(Swatch(color=_TINT[bit], alpha=0.75, label=f"{text} ({share} of the pixels)"))
-    return handles
+        words = f"{text} ({_share(mask, bit)} of the pixels)"
+        entries.append(Entry(words, color=TINTS[_TINT[bit]], look="area"))
+    return entries
 
 
 def _share(mask: U1, bit: int) -> str:

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.wcs import WcsError
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrow
-
-from tract7dt.qa.style import CONTRAST
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["SkyGeometry", "angle_label", "draw_compass", "draw_scale_bar", "scale_bar_arcsec", "sky_geometry"]
+__all__ = ["SkyGeometry", "angle_label", "scale_bar_arcsec", "sky_geometry"]
 
 _ROUND_ARCSEC = [
     *(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30),
@@ -108,48 +104,3 @@ def angle_label(arcsec: float) -> str:
     if arcsec >= 3600:
         return f"{arcsec / 3600:g}°"
     return f"{arcsec / 60:g}′" if arcsec >= 60 else f"{arcsec:g}″"
-
-
-def draw_compass(ax: Axes, sky: SkyGeometry, x: float, y: float, length: float) -> None:
-    """North and east arrows.
-
-    Parameters
-    ----------
-    ax : Axes
-        Axes whose data unit is one point on paper, x to the right and y up.
-    sky : SkyGeometry
-    x, y : float
-        Middle of the square that the compass fills.
-    length : float
-        Length of the arrows; letters stand at 1.45 times it.
-    """
-    vectors = np.array([sky.north, sky.east])
-    # Centre the figure that the two arrows make, not their corner.
-    corner = np.array([x, y]) - 0.5 * length * vectors.sum(axis=0) * 0.8
-    for (dx, dy), name in zip(vectors, sky.names):
-        arrow = FancyArrow(
-            corner[0], corner[1], dx * length, dy * length, width=1.0, head_width=4.2, head_length=5.0,
-            length_includes_head=True, color=CONTRAST, linewidth=0,
-        )  # fmt: skip
-        ax.add_patch(arrow)
-        ax.text(
-            corner[0] + 1.35 * dx * length, corner[1] + 1.35 * dy * length, name,
-            color=CONTRAST, fontsize=7, ha="center", va="center",
-        )  # fmt: skip
-
-
-def draw_scale_bar(
-    ax: Axes, sky: SkyGeometry, x: float, y: float, points_per_pixel: float, max_points: float
-) -> None:
-    """Scale bar that ends at ``x`` (right) with its length above it; ``ax`` as in :func:`draw_compass`."""
-    arcsec = scale_bar_arcsec(max_points / points_per_pixel * sky.pixel_scale_arcsec)
-    length = arcsec / sky.pixel_scale_arcsec * points_per_pixel
-    ax.plot([x - length, x], [y, y], color=CONTRAST, linewidth=1.6, solid_capstyle="butt")
-    for end in (x - length, x):
-        ax.plot([end, end], [y - 2.5, y + 2.5], color=CONTRAST, linewidth=1.0)
-    pixels = arcsec / sky.pixel_scale_arcsec
-    size = f"{pixels:.0f}" if pixels >= 100 else f"{pixels:.3g}"
-    ax.text(
-        x - length / 2, y + 5, f"{angle_label(arcsec)} = {size} pix",
-        color=CONTRAST, fontsize=7, ha="center", va="bottom",
-    )  # fmt: skip

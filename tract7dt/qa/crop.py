@@ -6,22 +6,19 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from tract7dt.qa.compass import sky_geometry
-from tract7dt.qa.figure import Panel, note, save_figure, sky_sheet
-from tract7dt.qa.overlay import SIDE, extent_of, sky_subtitle
-from tract7dt.qa.stretch import block_mean, display_factor, grey, measure_stretch
+from tract7dt.qa.palette import grey_index
+from tract7dt.qa.sky_page import SIDE, Entry, SkyPage, sky_page, sky_subtitle
+from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
 from tract7dt.qa.style import CONTRAST, FAINT
 from tract7dt.types import Box
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["after_crop_figure", "before_crop_figure", "plot_white_after_crop", "plot_white_before_crop"]
+__all__ = ["after_crop_page", "before_crop_page", "plot_white_after_crop", "plot_white_before_crop"]
 
 
 def plot_white_before_crop(
@@ -53,13 +50,13 @@ def plot_white_before_crop(
     title : str
     dpi : int
     """
-    figure = before_crop_figure(
+    page = before_crop_page(
         preview, crop_box, downsample=downsample, preview_factor=preview_factor, wcs=wcs, title=title, dpi=dpi
     )
-    save_figure(figure, path)
+    page.sheet.save(path, dpi)
 
 
-def before_crop_figure(
+def before_crop_page(
     preview: NDArray[np.floating],
     crop_box: Box,
     *,
@@ -68,11 +65,12 @@ def before_crop_figure(
     wcs: WCS | None,
     title: str,
     dpi: int,
-) -> Figure:
-    """The figure behind :func:`plot_white_before_crop`."""
+) -> SkyPage:
+    """The picture behind :func:`plot_white_before_crop`."""
     whole = Box(0, preview.shape[1] * preview_factor, 0, preview.shape[0] * preview_factor)
     more = max(1, downsample // preview_factor)
-    factor = display_factor(preview.shape, more, int(SIDE * dpi / 72))
+    side = int(SIDE * dpi / 72)
+    factor = display_factor(preview.shape, more, side)
     image = block_mean(preview, factor)
     # The centre of the whole frame, expressed in the working frame that the WCS belongs to.
     centre = (whole.nx - 1) / 2 - crop_box.x0, (whole.ny - 1) / 2 - crop_box.y0
@@ -80,30 +78,28 @@ def before_crop_figure(
     kept = crop_box.nx * crop_box.ny / max(whole.nx * whole.ny, 1)
     label = f"kept: {crop_box.nx} × {crop_box.ny} pix ({100 * kept:.0f} % of the frame)"
     block = factor * preview_factor
-    sheet = sky_sheet(
-        [Panel(grey(image, measure_stretch(image)), extent_of(image.shape, block, whole))],
+    page = sky_page(
+        grey_index(measure_stretch(image).grey(image)),
+        block,
+        whole,
         title=title,
         subtitle=sky_subtitle(sky, block, missing=bool(np.isnan(image).any())),
-        handles=[Line2D([], [], color=CONTRAST, linewidth=1.2, label=label)],
+        entries=[Entry(label, color=CONTRAST)],
         sky=sky,
-        dpi=dpi,
-        side=SIDE,
+        side=side,
     )
-    ax = sheet.panels[0]
-    left, right, bottom, top = ax.get_xlim() + ax.get_ylim()
-    x0, x1, y0, y1 = crop_box.x0 - 0.5, crop_box.x1 - 0.5, crop_box.y0 - 0.5, crop_box.y1 - 0.5
-    for x, y, dx, dy in (
-        (left, bottom, x0 - left, top - bottom),
-        (x1, bottom, right - x1, top - bottom),
-        (x0, bottom, x1 - x0, y0 - bottom),
-        (x0, y1, x1 - x0, top - y1),
+    left, right, lower, upper = whole.x0, whole.x1, whole.y0, whole.y1
+    for rest in (
+        Box(left, crop_box.x0, lower, upper),
+        Box(crop_box.x1, right, lower, upper),
+        Box(crop_box.x0, crop_box.x1, lower, crop_box.y0),
+        Box(crop_box.x0, crop_box.x1, crop_box.y1, upper),
     ):
-        ax.add_patch(Rectangle((x, y), dx, dy, facecolor=FAINT, alpha=0.35, linewidth=0))
-    ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=CONTRAST, linewidth=1.2))
-    ax.set(xlim=(-0.5, whole.x1 - 0.5), ylim=(-0.5, whole.y1 - 0.5))
+        page.veil(rest, FAINT, 0.35)
+    page.rectangle(crop_box, CONTRAST)
     if not np.isfinite(image).any():
-        note(ax, "no finite pixel", on_dark=True)
-    return sheet.figure
+        page.note("no finite pixel")
+    return page
 
 
 def plot_white_after_crop(
@@ -132,11 +128,11 @@ def plot_white_after_crop(
     title : str
     dpi : int
     """
-    figure = after_crop_figure(white, downsample=downsample, wcs=wcs, crop_box=crop_box, title=title, dpi=dpi)
-    save_figure(figure, path)
+    page = after_crop_page(white, downsample=downsample, wcs=wcs, crop_box=crop_box, title=title, dpi=dpi)
+    page.sheet.save(path, dpi)
 
 
-def after_crop_figure(
+def after_crop_page(
     white: NDArray[np.floating],
     *,
     downsample: int,
@@ -144,26 +140,26 @@ def after_crop_figure(
     crop_box: Box | None,
     title: str,
     dpi: int,
-) -> Figure:
-    """The figure behind :func:`plot_white_after_crop`."""
+) -> SkyPage:
+    """The picture behind :func:`plot_white_after_crop`."""
     frame = Box(0, white.shape[1], 0, white.shape[0])
-    factor = display_factor(white.shape, downsample, int(SIDE * dpi / 72))
+    side = int(SIDE * dpi / 72)
+    factor = display_factor(white.shape, downsample, side)
     image = block_mean(white, factor)
     sky = sky_geometry(wcs, (frame.nx - 1) / 2, (frame.ny - 1) / 2)
     label = f"working frame: {frame.nx} × {frame.ny} pix"
     if crop_box is not None:
         label += f", from ({crop_box.x0}, {crop_box.y0}) of the input frame"
-    sheet = sky_sheet(
-        [Panel(grey(image, measure_stretch(image)), extent_of(image.shape, factor, frame))],
+    page = sky_page(
+        grey_index(measure_stretch(image).grey(image)),
+        factor,
+        frame,
         title=title,
         subtitle=sky_subtitle(sky, factor, missing=bool(np.isnan(image).any())),
-        handles=[Line2D([], [], color=CONTRAST, linewidth=1.2, label=label)],
+        entries=[Entry(label, color=CONTRAST)],
         sky=sky,
-        dpi=dpi,
-        side=SIDE,
+        side=side,
     )
-    ax = sheet.panels[0]
-    ax.set(xlim=(-0.5, frame.x1 - 0.5), ylim=(-0.5, frame.y1 - 0.5))
     if not np.isfinite(image).any():
-        note(ax, "no finite pixel", on_dark=True)
-    return sheet.figure
+        page.note("no finite pixel")
+    return page

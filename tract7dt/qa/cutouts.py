@@ -11,13 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.qa.compass import SkyGeometry
-from tract7dt.qa.raster import (
-    NO_DATA_INDEX,
-    Sheet,
-    grey_index,
-    lay_mark,
-    signed_index,
-)
+from tract7dt.qa.palette import NO_DATA_INDEX, grey_index, signed_index
+from tract7dt.qa.raster import Sheet, lay_mark
 from tract7dt.qa.raster_sky import draw_sky_strip
 from tract7dt.qa.style import FAINT, INK, PAPER, SYMBOLS, band_colors, order_bands
 

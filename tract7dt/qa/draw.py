@@ -19,10 +19,11 @@ from tract7dt.qa.compass import sky_geometry
 from tract7dt.qa.crop import plot_white_after_crop, plot_white_before_crop
 from tract7dt.qa.cutouts import CutoutSheet, cutout_sheets
 from tract7dt.qa.gaia import plot_gaia_augmentation
-from tract7dt.qa.overlay import SIDE, plot_white_overlay, plot_white_zoom
+from tract7dt.qa.overlay import plot_white_overlay, plot_white_zoom
 from tract7dt.qa.patch import plot_patch_overview
 from tract7dt.qa.psf import plot_epsf
 from tract7dt.qa.psf_stars import plot_psf_stars
+from tract7dt.qa.sky_page import SIDE
 from tract7dt.qa.stretch import display_factor
 from tract7dt.qa.zp import plot_zp_vs_mag
 from tract7dt.types import F4, F8, U1, Box, EpsfGrid, Field, PatchPayload, ZeroPoint

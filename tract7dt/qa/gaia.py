@@ -6,23 +6,20 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from tract7dt.qa.compass import sky_geometry
-from tract7dt.qa.figure import Panel, note, save_figure, sky_sheet
-from tract7dt.qa.overlay import SIDE, extent_of, sky_subtitle
-from tract7dt.qa.stretch import block_mean, display_factor, grey, measure_stretch
-from tract7dt.qa.style import CONTRAST, SYMBOLS, draw_symbols, fading_scale, legend_handle, zoomed_scale
+from tract7dt.qa.palette import grey_index
+from tract7dt.qa.sky_page import SIDE, Entry, SkyPage, sky_page, sky_subtitle
+from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
+from tract7dt.qa.style import CONTRAST, SYMBOLS, fading_scale, zoomed_scale
 from tract7dt.types import F8, Bool, Box
 
 if TYPE_CHECKING:
     import pandas as pd
     from astropy.wcs import WCS
 
-__all__ = ["gaia_figure", "gaia_groups", "plot_gaia_augmentation"]
+__all__ = ["gaia_groups", "gaia_page", "plot_gaia_augmentation"]
 
 _TEXTS = {
     "unlabelled": "catalogue source, not in Gaia",
@@ -64,11 +61,11 @@ def plot_gaia_augmentation(
     downsample, title, dpi
         As in :func:`tract7dt.qa.overlay.plot_white_overlay`.
     """
-    figure = gaia_figure(white, table, n_input, wcs=wcs, box=box, downsample=downsample, title=title, dpi=dpi)
-    save_figure(figure, path)
+    page = gaia_page(white, table, n_input, wcs=wcs, box=box, downsample=downsample, title=title, dpi=dpi)
+    page.sheet.save(path, dpi)
 
 
-def gaia_figure(
+def gaia_page(
     white: NDArray[np.floating],
     table: pd.DataFrame,
     n_input: int,
@@ -78,45 +75,36 @@ def gaia_figure(
     downsample: int,
     title: str,
     dpi: int,
-) -> Figure:
-    """The figure behind :func:`plot_gaia_augmentation`."""
+) -> SkyPage:
+    """The picture behind :func:`plot_gaia_augmentation`."""
     frame = Box(0, white.shape[1], 0, white.shape[0])
-    factor = display_factor(white.shape, downsample, int(SIDE * dpi / 72))
+    side = int(SIDE * dpi / 72)
+    factor = display_factor(white.shape, downsample, side)
     image = block_mean(white, factor)
     groups = gaia_groups(table, n_input, frame)
     sky = sky_geometry(wcs, (frame.nx - 1) / 2, (frame.ny - 1) / 2)
-    handles: list[Line2D] = [
-        legend_handle(SYMBOLS[name], f"{text} (N={len(groups[name][0])})") for name, text in _TEXTS.items()
-    ]
+    entries = [Entry(f"{text} (N={len(groups[name][0])})", SYMBOLS[name]) for name, text in _TEXTS.items()]
     if box is not None:
-        handles.append(
-            Line2D([], [], color=CONTRAST, linewidth=0.8, linestyle=(0, (4, 3)), label="Gaia stars used")
-        )
-    sheet = sky_sheet(
-        [Panel(grey(image, measure_stretch(image)), extent_of(image.shape, factor, frame))],
+        entries.append(Entry("Gaia stars used", color=CONTRAST, look="dashed"))
+    page = sky_page(
+        grey_index(measure_stretch(image).grey(image)),
+        factor,
+        frame,
         title=title,
         subtitle=sky_subtitle(sky, factor, missing=bool(np.isnan(image).any())),
-        handles=handles,
+        entries=entries,
         sky=sky,
-        dpi=dpi,
-        side=SIDE,
+        side=side,
     )
-    ax = sheet.panels[0]
-    scale = fading_scale(sum(len(x) for x, _ in groups.values()), sheet.area_pt2)
-    scale = zoomed_scale(scale, sheet.pixel_pt)
+    scale = fading_scale(sum(len(x) for x, _ in groups.values()), page.area_pt2)
+    scale = zoomed_scale(scale, page.per_pixel / page.unit)
     for name in _TEXTS:
-        draw_symbols(ax, SYMBOLS[name], *groups[name], scale=scale)
+        page.symbols(name, SYMBOLS[name], *groups[name], scale)
     if box is not None:
-        ax.add_patch(
-            Rectangle(
-                (box.x0 - 0.5, box.y0 - 0.5), box.nx, box.ny, fill=False, edgecolor=CONTRAST, linewidth=0.8,
-                linestyle=(0, (4, 3)),
-            )
-        )  # fmt: skip
-    ax.set(xlim=(-0.5, frame.x1 - 0.5), ylim=(-0.5, frame.y1 - 0.5))
+        page.rectangle(box, CONTRAST, dash=5)
     if not np.isfinite(image).any():
-        note(ax, "no finite pixel", on_dark=True)
-    return sheet.figure
+        page.note("no finite pixel")
+    return page
 
 
 def gaia_groups(table: pd.DataFrame, n_input: int, frame: Box) -> dict[str, tuple[F8, F8]]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from tract7dt.qa.compass import SkyGeometry, sky_geometry
-from tract7dt.qa.figure import Panel, note, save_figure, sky_sheet
-from tract7dt.qa.stretch import block_mean, display_factor, grey, measure_stretch
-from tract7dt.qa.style import SYMBOLS, draw_symbols, fading_scale, legend_handle, zoomed_scale
+from tract7dt.qa.compass import sky_geometry
+from tract7dt.qa.palette import grey_index
+from tract7dt.qa.sky_page import SIDE, Entry, SkyPage, sky_page, sky_subtitle
+from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
+from tract7dt.qa.style import DOT_SCALE, SYMBOLS, as_drawn, fading_scale, zoomed_scale
 from tract7dt.types import F8, Bool, Box
 
 if TYPE_CHECKING:
@@ -23,16 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TYPE_GROUPS",
-    "extent_of",
-    "overlay_figure",
+    "overlay_page",
     "plot_white_overlay",
     "plot_white_zoom",
-    "sky_subtitle",
     "source_groups",
 ]
-
-#: Longer side of a single sky image, points.
-SIDE = 460.0
 
 #: TYPE values (upper case) of the named groups; every other value is unknown.
 TYPE_GROUPS = {"star": ("STAR",), "galaxy": ("GAL", "EXP", "DEV", "SERSIC")}
@@ -71,13 +66,11 @@ def plot_white_overlay(
         For the legend; default: counted in ``table``.
     """
     frame = Box(0, white.shape[1], 0, white.shape[0])
-    save_figure(
-        overlay_figure(
-            white, table, wcs, frame, gal_model=gal_model, downsample=downsample, title=title, dpi=dpi,
-            n_crop_excluded=n_crop_excluded,
-        ),
-        path,
+    page = overlay_page(
+        white, table, wcs, frame, gal_model=gal_model, downsample=downsample, title=title, dpi=dpi,
+        n_crop_excluded=n_crop_excluded,
     )  # fmt: skip
+    page.sheet.save(path, dpi)
 
 
 def plot_white_zoom(
@@ -96,11 +89,11 @@ def plot_white_zoom(
     What lies outside of the working frame is left blank. Other parameters as in :func:`plot_white_overlay`.
     """
     box = zoom_box if isinstance(zoom_box, Box) else Box(*(int(v) for v in zoom_box))
-    figure = overlay_figure(white, table, wcs, box, gal_model=gal_model, downsample=1, title=title, dpi=dpi)
-    save_figure(figure, path)
+    page = overlay_page(white, table, wcs, box, gal_model=gal_model, downsample=1, title=title, dpi=dpi)
+    page.sheet.save(path, dpi)
 
 
-def overlay_figure(
+def overlay_page(
     white: NDArray[np.floating],
     table: pd.DataFrame,
     wcs: WCS | None,
@@ -111,53 +104,37 @@ def overlay_figure(
     title: str,
     dpi: int,
     n_crop_excluded: int | None = None,
-) -> Figure:
-    """The figure behind both overlays: ``box`` of the white stack with the sources in it."""
+) -> SkyPage:
+    """The picture behind both overlays: ``box`` of the white stack with the sources in it."""
     frame = Box(0, white.shape[1], 0, white.shape[0])
     shown = box.expanded(0, frame.expanded(max(frame.shape), Box(-(10**9), 10**9, -(10**9), 10**9)))
     if shown.nx < 1 or shown.ny < 1:
         shown = Box(box.x0, box.x0 + 100, box.y0, box.y0 + 100)
-    factor = display_factor(shown.shape, downsample, int(SIDE * dpi / 72))
+    side = int(SIDE * dpi / 72)
+    factor = display_factor(shown.shape, downsample, side)
     image = block_mean(white, factor, shown)
     groups = source_groups(table, frame, shown)
     sky = sky_geometry(wcs, (shown.x0 + shown.x1 - 1) / 2, (shown.y0 + shown.y1 - 1) / 2)
     drawn = ("unknown", "galaxy", "star", "saturated")
     n_drawn = sum(len(groups[name][0]) for name in drawn)
     scale = fading_scale(n_drawn, SIDE**2 * min(shown.shape) / max(shown.shape))
-    sheet = sky_sheet(
-        [Panel(grey(image, measure_stretch(image)), extent_of(image.shape, factor, shown))],
+    page = sky_page(
+        grey_index(measure_stretch(image).grey(image)),
+        factor,
+        shown,
         title=title,
         subtitle=sky_subtitle(sky, factor, missing=bool(np.isnan(image).any())),
-        handles=_legend(groups, gal_model, n_crop_excluded, scale, whole=box == frame),
+        entries=_legend(groups, gal_model, n_crop_excluded, scale, whole=box == frame),
         sky=sky,
-        dpi=dpi,
-        side=SIDE,
+        side=side,
     )
-    ax = sheet.panels[0]
-    scale = zoomed_scale(scale, sheet.pixel_pt)
+    scale = zoomed_scale(scale, page.per_pixel / page.unit)
     for name in drawn:
-        draw_symbols(ax, SYMBOLS[name], *groups[name], scale=scale)
+        page.symbols(name, SYMBOLS[name], *groups[name], scale)
     if not np.isfinite(image).any():
         inside = box.x1 > 0 and box.y1 > 0 and box.x0 < frame.x1 and box.y0 < frame.y1
-        note(ax, "no finite pixel" if inside else "the box lies outside of the working frame", on_dark=True)
-    ax.set(xlim=(shown.x0 - 0.5, shown.x1 - 0.5), ylim=(shown.y0 - 0.5, shown.y1 - 0.5))
-    return sheet.figure
-
-
-def extent_of(shape: tuple[int, ...], factor: int, box: Box) -> tuple[float, float, float, float]:
-    """Extent of a block-averaged image of ``box`` (its last blocks may reach beyond the box)."""
-    return box.x0 - 0.5, box.x0 - 0.5 + shape[1] * factor, box.y0 - 0.5, box.y0 - 0.5 + shape[0] * factor
-
-
-def sky_subtitle(sky: SkyGeometry | None, factor: int, *, missing: bool = False) -> str:
-    """Where the image is on the sky and how it is shown."""
-    parts = []
-    if sky is not None:
-        parts += [f"centre {sky.centre}", f"{sky.pixel_scale_arcsec:.3g}″/pix"]
-    parts.append("asinh stretch" if factor == 1 else f"asinh stretch, mean of {factor} × {factor} pix")
-    if missing:
-        parts.append("blue: no data")
-    return "   ·   ".join(parts)
+        page.note("no finite pixel" if inside else "the box lies outside of the working frame")
+    return page
 
 
 def source_groups(table: pd.DataFrame, frame: Box, shown: Box) -> dict[str, tuple[F8, F8]]:
@@ -201,7 +178,7 @@ def _legend(
     scale: float,
     *,
     whole: bool,
-) -> list[Line2D]:
+) -> list[Entry]:
     n = {name: len(x) for name, (x, _) in groups.items()}
     texts = {
         "star": f"STAR (N={n['star']})",
@@ -209,11 +186,16 @@ def _legend(
         "unknown": f"UNKNOWN (N={n['unknown']}) (fallback={gal_model})",
         "saturated": f"excluded: saturation (N={n['saturated']})",
     }
-    handles = [legend_handle(SYMBOLS[name], text, scale=scale) for name, text in texts.items()]
+    look = as_drawn(SYMBOLS["star"], scale) if scale < DOT_SCALE else None
+    entries = [
+        Entry(text, SYMBOLS[name] if look is None else replace(look, color=SYMBOLS[name].color, size=4.0))
+        for name, text in texts.items()
+    ]
     if whole:
         cropped = n["crop"] if n_crop_excluded is None else n_crop_excluded
-        handles += [
-            legend_handle(SYMBOLS["not_drawn"], f"not drawn: excluded by crop (N={cropped})"),
-            legend_handle(SYMBOLS["not_drawn"], f"not drawn: NaN or out of bounds (N={n['lost']})"),
+        lost = SYMBOLS["not_drawn"]
+        entries += [
+            Entry(f"not drawn: excluded by crop (N={cropped})", lost),
+            Entry(f"not drawn: NaN or out of bounds (N={n['lost']})", lost),
         ]
-    return handles
+    return entries

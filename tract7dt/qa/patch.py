@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tract7dt.qa.compass import SkyGeometry, sky_geometry
-from tract7dt.qa.overlay import sky_subtitle
-from tract7dt.qa.raster import SIGNED_STEPS, Sheet, grey_index, signed_index
+from tract7dt.qa.palette import SIGNED_STEPS, grey_index, signed_index
+from tract7dt.qa.raster import Sheet
 from tract7dt.qa.raster_sky import draw_axis, draw_sky_strip
+from tract7dt.qa.sky_page import sky_subtitle
 from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
 from tract7dt.qa.style import CONTRAST, FAINT, INK, PAPER, SYMBOLS, fading_scale, order_bands
 from tract7dt.types import F4, F8, Bool, Box, Patch

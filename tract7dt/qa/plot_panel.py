@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.qa.raster import Sheet, lay
-from tract7dt.qa.style import FAINT, INK
+from tract7dt.qa.style import FAINT, INK, Symbol
 from tract7dt.types import F8
 
 __all__ = ["FONT", "PlotPanel"]
@@ -29,6 +29,8 @@ class PlotPanel:
     left, top, width, height : int
     x_limits, y_limits : (float, float)
         Values at the frame.
+    font : int
+        Size of the words, pixels.
     """
 
     sheet: Sheet
@@ -38,6 +40,7 @@ class PlotPanel:
     height: int
     x_limits: tuple[float, float]
     y_limits: tuple[float, float]
+    font: int = FONT
 
     def at(self, x: F8 | float, y: F8 | float) -> tuple[F8, F8]:
         """Pixels from the panel's upper left corner."""
@@ -54,18 +57,58 @@ class PlotPanel:
         y_text: Callable[[float], str],
     ) -> None:
         """Frame, ticks with numbers, labels: that of x below, that of y above the upper left corner."""
-        sheet, bottom = self.sheet, self.top + self.height
+        sheet, bottom, size = self.sheet, self.top + self.height, self.font
         sheet.outline(self.left, self.top, self.width, self.height, FAINT)
         for tick in x_ticks:
             x = self.left + float(self.at(tick, self.y_limits[0])[0])
             sheet.line(x, bottom, x, bottom + 3, FAINT)
-            sheet.text(x, bottom + 4, f"{tick:g}".replace("-", "−"), size=FONT, color=INK, align="centre")
+            sheet.text(x, bottom + 4, f"{tick:g}".replace("-", "−"), size=size, color=INK, align="centre")
         for tick in y_ticks:
             y = self.top + float(self.at(self.x_limits[0], tick)[1])
             sheet.line(self.left - 4, y, self.left - 1, y, FAINT)
-            sheet.text(self.left - 6, y - 8, y_text(tick), size=FONT, color=INK, align="right")
-        sheet.text(self.left + self.width, bottom + 19, x_label, size=FONT, color=INK, align="right")
-        sheet.text(self.left, self.top - 18, y_label, size=FONT, color=INK)
+            sheet.text(self.left - 6, y - 0.7 * size, y_text(tick), size=size, color=INK, align="right")
+        right = self.left + self.width
+        sheet.text(right, bottom + 1.7 * size, x_label, size=size, color=INK, align="right")
+        sheet.text(self.left, self.top - 1.65 * size, y_label, size=size, color=INK)
+
+    def grid(self, x_ticks: Iterable[float], y_ticks: Iterable[float], color: str, share: float) -> None:
+        """Faint lines at the ticks."""
+        sheet = self.sheet
+        for tick in x_ticks:
+            x = self.left + round(float(self.at(tick, self.y_limits[0])[0]))
+            sheet.veil(x, self.top + 1, 1, self.height - 2, color, share)
+        for tick in y_ticks:
+            y = self.top + round(float(self.at(self.x_limits[0], tick)[1]))
+            sheet.veil(self.left + 1, y, self.width - 2, 1, color, share)
+
+    def band(self, low: float, high: float, color: str, share: float) -> None:
+        """A translucent band between two values of y, as far as it lies in the panel."""
+        ends = np.clip(self.at(self.x_limits[0], np.array([high, low]))[1], 0, self.height - 1)
+        upper, lower = round(float(ends[0])), round(float(ends[1]))
+        self.sheet.veil(self.left + 1, self.top + upper, self.width - 2, lower - upper + 1, color, share)
+
+    def error_bars(self, x: F8, y: F8, error: F8, color: str, share: float) -> None:
+        """Upright lines one pixel wide, from ``y - error`` to ``y + error``."""
+        across, upper = self.at(x, y + error)
+        lower = self.at(x, y - error)[1]
+        cover = np.zeros((self.height, self.width), np.float32)
+        limit = self.height - 1
+        for column, y0, y1 in zip(
+            np.rint(across).astype(int).tolist(),
+            np.rint(np.clip(upper, 0, limit)).astype(int).tolist(),
+            np.rint(np.clip(lower, 0, limit)).astype(int).tolist(),
+            strict=True,
+        ):
+            cover[y0 : y1 + 1, column] = share
+        lay(self.sheet.pixels, self.left, self.top, cover, color)
+
+    def symbols(self, name: str, symbol: Symbol, x: F8, y: F8, unit: float) -> None:
+        """Mark values; ``unit`` is a point, pixels. What is outside of the panel is cut off."""
+        across, down = self.at(x, y)
+        part = self.sheet.pixels[self.top : self.top + self.height, self.left : self.left + self.width]
+        panel = Sheet(part, marks=self.sheet.marks)
+        size, width = symbol.size * unit, symbol.width * unit
+        panel.mark_all(name, symbol, across, down, size=size, width=width, rim=False)
 
     def curve(self, x: F8, y: F8, color: str, width: float = 1.6) -> None:
         """A line through the points, broken where one is not finite."""
@@ -106,7 +149,7 @@ class PlotPanel:
         """Words beside a point, moved by ``shift`` pixels (right, down)."""
         across, down = self.at(x, y)
         left, top = self.left + float(across) + shift[0], self.top + float(down) + shift[1]
-        self.sheet.text(left, top, text, size=FONT, color=color)
+        self.sheet.text(left, top, text, size=self.font, color=color)
 
     def _dots(self, across: F8, down: F8, color: str, size: float, opacity: float) -> None:
         fine = np.zeros((self.height * _FINE, self.width * _FINE), bool)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tract7dt.qa.palette import signed_index
 from tract7dt.qa.plot_panel import FONT, PlotPanel
 from tract7dt.qa.profile import growth_curve, half_width, radial_profile
-from tract7dt.qa.raster import Sheet, signed_index
+from tract7dt.qa.raster import Sheet
 from tract7dt.qa.raster_sky import nice_ticks
 from tract7dt.qa.style import FAINT, INK, LEVEL, band_colors
 from tract7dt.types import F8, Epsf

@@ -11,18 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.qa.compass import sky_geometry
-from tract7dt.qa.overlay import sky_subtitle
+from tract7dt.qa.palette import grey_index
 from tract7dt.qa.psf import MAX_DPI
-from tract7dt.qa.raster import Sheet, grey_index, text_width
-from tract7dt.qa.raster_sky import draw_axis, draw_sky_strip
+from tract7dt.qa.sky_page import Entry, SkyPage, sky_page, sky_subtitle
 from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
-from tract7dt.qa.style import FAINT, INK, PAPER, SYMBOLS, Symbol, fading_scale, zoomed_scale
+from tract7dt.qa.style import SYMBOLS, Symbol, fading_scale, zoomed_scale
 from tract7dt.types import Box
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["REASON_SYMBOLS", "plot_psf_stars", "psf_stars_sheet"]
+__all__ = ["REASON_SYMBOLS", "plot_psf_stars", "psf_stars_page"]
 
 #: Symbols of the candidates that were turned down, by reason; red is for saturation, as everywhere.
 REASON_SYMBOLS: dict[str, Symbol] = {
@@ -49,10 +48,6 @@ _REASON_TEXTS = {
 }
 #: Longer side of the image, points, and the most pixels of it.
 _SIDE, _MOST = 330.0, 920
-_LEFT, _TOP, _AXIS, _RIGHT = 52, 66, 36, 10
-#: Narrowest picture, room for compass and scale bar, height of a row of the legend, pixels.
-_NARROWEST, _SKY, _ROW = 560, 190, 17
-_FONT = 11
 _LEVELS = 40
 _OTHER_REASONS = tuple(Symbol(marker, "#c7a4ff", "#5b2fa8", size=8.5) for marker in ("<", "*", "2", "3", "4"))
 
@@ -86,10 +81,10 @@ def plot_psf_stars(
     dpi : int
         At most :data:`~tract7dt.qa.psf.MAX_DPI` count; the image is never more than 920 pixels.
     """
-    psf_stars_sheet(window, box, candidates, band=band, cell=cell, wcs=wcs, dpi=dpi).save(path, dpi)
+    psf_stars_page(window, box, candidates, band=band, cell=cell, wcs=wcs, dpi=dpi).sheet.save(path, dpi)
 
 
-def psf_stars_sheet(
+def psf_stars_page(
     window: NDArray[np.floating],
     box: Box,
     candidates: Sequence[Mapping[str, Any]],
@@ -98,46 +93,30 @@ def psf_stars_sheet(
     cell: str,
     wcs: WCS | None,
     dpi: int,
-) -> Sheet:
-    """The picture behind :func:`plot_psf_stars`; its ``marks`` are by ``used``, ``gaia`` and reason."""
+) -> SkyPage:
+    """The picture behind :func:`plot_psf_stars`; its sheet's ``marks`` are by ``used``, ``gaia`` and reason."""
     side = min(int(_SIDE * min(dpi, MAX_DPI) / 72), _MOST)
     factor = display_factor(window.shape, 1, side)
     image = block_mean(window, factor)
     sky = sky_geometry(wcs, (box.x0 + box.x1 - 1) / 2, (box.y0 + box.y1 - 1) / 2)
     x, y = (np.array([c[axis] for c in candidates], dtype=float) for axis in "xy")
     groups = _groups(candidates)
-    zoom = max(1, side // max(image.shape))
-    width, height = image.shape[1] * zoom, image.shape[0] * zoom
-    total = max(_LEFT + width + _RIGHT, _NARROWEST)
-    rows = _legend_rows([text for _, text, _ in groups.values()], total - (_SKY if sky else 0))
-    strip = max(rows * _ROW + 14, 44 if sky else 0)
-    sheet = Sheet.blank(total, _TOP + height + _AXIS + strip)
-    sheet.text(_LEFT, 6, "   ".join(p for p in ("PSF stars", band, cell) if p), size=15, color=INK, bold=True)
-    missing = bool(np.isnan(image).any())
-    sheet.text(_LEFT, 27, sky_subtitle(sky, factor, missing=missing), size=_FONT, color=FAINT)
-    sheet.image(_LEFT, _TOP, grey_index(measure_stretch(image).grey(image), _LEVELS), zoom)
-    draw_axis(sheet, _LEFT, _TOP + height, width, (box.x0, box.x1), "x [pix]", horizontal=True)
-    draw_axis(sheet, _LEFT, _TOP, height, (box.y0, box.y1), "y [pix]", horizontal=False)
-    # a sheet of its own, so that no symbol sticks out of the image
-    panel = Sheet(sheet.pixels[_TOP : _TOP + height, _LEFT : _LEFT + width], marks=sheet.marks)
-    per_pixel = zoom / factor
-    unit = max(width, height) / _SIDE  # pixels of the picture a point, as if it filled its place
-    scale = unit * zoomed_scale(fading_scale(len(x), width * height / unit**2), per_pixel / unit)
+    page = sky_page(
+        grey_index(measure_stretch(image).grey(image), _LEVELS),
+        factor,
+        box,
+        title="   ".join(part for part in ("PSF stars", band, cell) if part),
+        subtitle=sky_subtitle(sky, factor, missing=bool(np.isnan(image).any())),
+        entries=[Entry(text, symbol) for symbol, text, _ in groups.values()],
+        sky=sky,
+        side=side,
+    )
+    scale = zoomed_scale(fading_scale(len(x), page.area_pt2), page.per_pixel / page.unit)
     for name, (symbol, _, pick) in reversed(groups.items()):  # the commonest reasons last, used ones on top
-        for i in np.flatnonzero(pick & np.isfinite(x) & np.isfinite(y)):
-            left, down = (
-                (x[i] - box.x0 + 0.5) * per_pixel - 0.5,
-                height - (y[i] - box.y0 + 0.5) * per_pixel - 0.5,
-            )
-            panel.mark(
-                name, symbol, left, down, size=symbol.size * scale, width=max(symbol.width * scale, 1.3)
-            )
-    words = "" if len(candidates) else "no candidate"
-    words = words if np.isfinite(image).any() else "no finite pixel"
-    sheet.text(_LEFT + width / 2, _TOP + height / 2 - 8, words, color=PAPER, align="centre")
-    draw_sky_strip(sheet, _TOP + height + _AXIS, strip, (), sky, per_pixel, _SKY - 70)
-    _draw_legend(sheet, _TOP + height + _AXIS + 7, rows, groups)
-    return sheet
+        page.symbols(name, symbol, x[pick], y[pick], scale)
+    if not np.isfinite(image).any() or not len(candidates):
+        page.note("no candidate" if np.isfinite(image).any() else "no finite pixel")
+    return page
 
 
 def _groups(candidates: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Symbol, str, NDArray[np.bool_]]]:
@@ -155,32 +134,6 @@ def _groups(candidates: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Symbol, 
         words = _REASON_TEXTS.get(reason, reason.replace("_", " "))
         found[reason] = (symbol, words, (reasons == reason) & ~used)
     return {name: (s, f"{words} (N={int(pick.sum())})", pick) for name, (s, words, pick) in found.items()}
-
-
-def _columns(texts: Sequence[str], rows: int) -> list[int]:
-    """Width of each column of a legend, pixels."""
-    parts = [texts[i : i + rows] for i in range(0, len(texts), rows)]
-    return [34 + max(text_width(text, _FONT) for text in part) for part in parts]
-
-
-def _legend_rows(texts: Sequence[str], room: int) -> int:
-    """As few rows as the words allow."""
-    for rows in range(1, len(texts)):
-        if sum(_columns(texts, rows)) <= room:
-            return rows
-    return len(texts)
-
-
-def _draw_legend(
-    sheet: Sheet, top: int, rows: int, groups: Mapping[str, tuple[Symbol, str, NDArray[np.bool_]]]
-) -> None:
-    texts = [text for _, text, _ in groups.values()]
-    lefts = np.cumsum([8, *_columns(texts, rows)])
-    for i, (name, (symbol, text, _)) in enumerate(groups.items()):
-        left, middle = int(lefts[i // rows]), top + (i % rows + 0.5) * _ROW
-        size = min(symbol.size * 1.15, 13.0)
-        sheet.mark(f"legend {name}", symbol, left + 8, middle, size=size, width=symbol.width + 0.3, rim=False)
-        sheet.text(left + 20, middle - 8, text, size=_FONT, color=PAPER)
 
 
 def _reason_symbols(counts: Counter[str]) -> dict[str, Symbol]:

@@ -1,4 +1,4 @@
-"""A light canvas for the pictures that a run makes by the hundred: cutouts of sources, overviews of patches.
+"""A light canvas for every picture of a run, from overlays of the field to cutouts of sources by the hundred.
 
 Every pixel is an index into one fixed palette (sky greys, the signed scale, a colour cube), so that an image
 goes in by one look-up and the file comes out without a search for colours. Such a picture takes milliseconds,
@@ -8,6 +8,7 @@ a Matplotlib figure hundreds. Symbols and colours are those of :mod:`tract7dt.qa
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import struct
 import zlib
@@ -15,95 +16,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import ImageFont
 
-from tract7dt.qa.marker_stamps import marker_stamp
-from tract7dt.qa.style import NO_DATA, PAPER, SIGNED, Symbol
+from tract7dt.qa.color import to_rgb
+from tract7dt.qa.marker_stamps import marker_stamp, segment_distance
+from tract7dt.qa.palette import PALETTE, to_index
+from tract7dt.qa.style import PAPER, Symbol
 from tract7dt.store import atomic_path
+from tract7dt.types import F8
 
-__all__ = [
-    "GREYS",
-    "NO_DATA_INDEX",
-    "SIGNED_STEPS",
-    "Sheet",
-    "grey_index",
-    "lay",
-    "lay_mark",
-    "signed_index",
-    "text_width",
-]
+__all__ = ["Sheet", "lay", "lay_mark", "lay_marks", "text_width"]
 
 U1 = NDArray[np.uint8]
 
-#: Grey levels, darkest first, at the beginning of the palette.
-GREYS = 64
-NO_DATA_INDEX = GREYS
-#: Levels of the signed scale, the lowest first; zero in the middle.
-SIGNED_STEPS = 41
-_SIGNED_FIRST = GREYS + 1
-_CUBE = 5
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def _palette() -> U1:
-    greys = np.repeat(np.linspace(6, 255, GREYS)[:, None], 3, axis=1)
-    signed = np.asarray(SIGNED(np.linspace(0, 1, SIGNED_STEPS)))[:, :3] * 255
-    steps = np.linspace(0, 255, _CUBE)
-    cube = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    rest = np.zeros((256 - GREYS - 1 - SIGNED_STEPS - len(cube), 3))
-    parts = [greys, np.array([to_rgb(NO_DATA)]) * 255, signed, cube, rest]
-    return np.round(np.concatenate(parts)).astype(np.uint8)
-
-
-_PALETTE = _palette()
-_USED = GREYS + 1 + SIGNED_STEPS + _CUBE**3
-
-
-@functools.cache
-def _nearest() -> U1:
-    """Palette index of every colour of 5, 6 and 5 bits; the signed scale is for images alone."""
-    red, green, blue = np.meshgrid(*(np.linspace(0, 255, n) for n in (32, 64, 32)), indexing="ij")
-    colors = np.stack([red, green, blue], axis=-1).reshape(-1, 3)
-    usable = np.r_[0:GREYS, GREYS + 1 + SIGNED_STEPS : _USED]
-    table = _PALETTE[usable].astype(float)
-    distance = (table**2).sum(axis=1)[None, :] - 2.0 * colors @ table.T
-    return usable[distance.argmin(axis=1)].astype(np.uint8)
-
-
-def _to_index(rgb: NDArray[np.floating]) -> U1:
-    code = np.clip(rgb, 0, 255).astype(np.uint16)
-    return _nearest()[((code[..., 0] >> 3) << 11) | ((code[..., 1] >> 2) << 5) | (code[..., 2] >> 3)]
-
-
-def grey_index(level: NDArray[np.floating], levels: int = GREYS) -> U1:
-    """Palette index of brightness in [0, 1]; NaN becomes the colour of no data.
-
-    Fewer ``levels`` make noise compress better.
-    """
-    missing = np.isnan(level)
-    step = (GREYS - 1) / (levels - 1)
-    index = np.round(np.round(np.where(missing, 0.0, level) * (levels - 1)) * step).astype(np.uint8)
-    index[missing] = NO_DATA_INDEX
-    return index
-
-
-def signed_index(value: NDArray[np.floating], limit: float) -> U1:
-    """Palette index of a signed quantity that is shown from ``-limit`` to ``limit``."""
-    missing = ~np.isfinite(value)
-    scaled = np.clip(np.where(missing, 0.0, value) / limit, -1.0, 1.0)
-    index = np.round(scaled * (SIGNED_STEPS // 2)).astype(np.int16) + SIGNED_STEPS // 2 + _SIGNED_FIRST
-    index[missing] = NO_DATA_INDEX
-    return index.astype(np.uint8)
 
 
 @functools.cache
 def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    # Matplotlib brings the fonts; to import it would take longer than many pictures.
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("matplotlib is not installed: its fonts are those of the pictures")
+    path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / name
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -154,8 +92,8 @@ def lay(pixels: U1, left: int, top: int, mask: NDArray[np.float32], color: str) 
     rows, cols = np.nonzero(cover > 0.04)
     where = (..., y0 + rows, x0 + cols)
     share = cover[rows, cols][:, None]
-    mixed = _PALETTE[pixels[where]] * (1 - share) + _rgb(color) * share
-    pixels[where] = _to_index(mixed)
+    mixed = PALETTE[pixels[where]] * (1 - share) + _rgb(color) * share
+    pixels[where] = to_index(mixed)
 
 
 @functools.cache
@@ -170,6 +108,24 @@ def lay_mark(
     for color, mask in marker_stamp(symbol, round(size, 1), round(width, 1), rim):
         half = mask.shape[0] // 2
         lay(pixels, round(x) - half, round(y) - half, mask, color)
+
+
+def lay_marks(
+    pixels: U1, symbol: Symbol, x: F8, y: F8, *, size: float, width: float, rim: bool = True
+) -> None:
+    """Set a symbol at many places; where two of them meet, no rim covers a line. See :func:`lay_mark`."""
+    across, down = np.rint(x).astype(int), np.rint(y).astype(int)
+    rows, columns = pixels.shape[-2:]
+    for color, mask in marker_stamp(symbol, round(size, 1), round(width, 1), rim):
+        half = mask.shape[0] // 2
+        near = (across > -half) & (across < columns + half) & (down > -half) & (down < rows + half)
+        # with a margin, so that no symbol has to be cut
+        cover = np.zeros((rows + 4 * half, columns + 4 * half), np.float32)
+        flat, place = cover.reshape(-1), (down[near] + half) * cover.shape[1] + across[near] + half
+        for dy, dx in zip(*np.nonzero(mask > 0.04), strict=True):
+            at = place + (dy * cover.shape[1] + dx)
+            flat[at] = np.maximum(flat[at], mask[dy, dx])
+        lay(pixels, 0, 0, cover[2 * half : 2 * half + rows, 2 * half : 2 * half + columns], color)
 
 
 @dataclass
@@ -193,7 +149,7 @@ class Sheet:
     @classmethod
     def blank(cls, width: int, height: int, color: str = PAPER) -> Sheet:
         """An empty picture of one colour."""
-        index = _to_index(_rgb(color))
+        index = to_index(_rgb(color))
         return cls(np.full((height, width), index, np.uint8))
 
     def copy(self) -> Sheet:
@@ -203,7 +159,7 @@ class Sheet:
     def fill(self, left: int, top: int, width: int, height: int, color: str) -> None:
         """Fill a rectangle."""
         rows, cols = slice(max(top, 0), max(top + height, 0)), slice(max(left, 0), max(left + width, 0))
-        self.pixels[rows, cols] = _to_index(_rgb(color))
+        self.pixels[rows, cols] = to_index(_rgb(color))
 
     def image(self, left: int, top: int, index: U1, zoom: int = 1) -> None:
         """Set an image of palette indices whose first row is the lowest, as in the sky frames."""
@@ -249,15 +205,35 @@ class Sheet:
         self.marks.setdefault(name, []).append((x, y))
         lay_mark(self.pixels, symbol, x, y, size=size, width=width, rim=rim)
 
+    def mark_all(
+        self, name: str, symbol: Symbol, x: F8, y: F8, *, size: float, width: float, rim: bool = True
+    ) -> None:
+        """Set a symbol at many places, in pixels of the picture."""
+        self.marks.setdefault(name, []).extend(zip(x.tolist(), y.tolist(), strict=True))
+        lay_marks(self.pixels, symbol, x, y, size=size, width=width, rim=rim)
+
+    def veil(self, left: int, top: int, width: int, height: int, color: str, share: float) -> None:
+        """A translucent rectangle."""
+        if width > 0 and height > 0:
+            lay(self.pixels, left, top, np.full((height, width), share, np.float32), color)
+
+    def stroke(self, x0: float, y0: float, x1: float, y1: float, color: str, width: float) -> None:
+        """A straight line with smooth edges."""
+        pad = int(np.ceil(width)) + 1
+        left, top = int(min(x0, x1)) - pad, int(min(y0, y1)) - pad
+        y, x = np.mgrid[top : int(max(y0, y1)) + pad + 1, left : int(max(x0, x1)) + pad + 1].astype(float)
+        distance = segment_distance(x, y, np.array([x0, y0]), np.array([x1, y1]))
+        self._blend(left, top, np.clip(0.5 + width / 2 - distance, 0, 1).astype(np.float32), color)
+
     def outline(self, left: int, top: int, width: int, height: int, color: str, dash: int = 0) -> None:
         """A rectangle one pixel wide, dashed if ``dash`` is positive."""
-        index = _to_index(_rgb(color))
+        index = to_index(_rgb(color))
         for row in (top, top + height - 1):
-            self._stroke(row, slice(left, left + width), index, dash)
+            self._run(row, slice(left, left + width), index, dash)
         for column in (left, left + width - 1):
-            self._stroke(slice(top, top + height), column, index, dash)
+            self._run(slice(top, top + height), column, index, dash)
 
-    def _stroke(self, rows: int | slice, cols: int | slice, index: U1, dash: int) -> None:
+    def _run(self, rows: int | slice, cols: int | slice, index: U1, dash: int) -> None:
         limit = self.pixels.shape
         for at, size in ((rows, limit[0]), (cols, limit[1])):
             if isinstance(at, int) and not 0 <= at < size:
@@ -271,14 +247,14 @@ class Sheet:
         n = int(max(abs(x1 - x0), abs(y1 - y0))) + 1
         x, y = np.rint(np.linspace(x0, x1, n)).astype(int), np.rint(np.linspace(y0, y1, n)).astype(int)
         there = (x >= 0) & (y >= 0) & (x < self.pixels.shape[1]) & (y < self.pixels.shape[0])
-        self.pixels[y[there], x[there]] = _to_index(_rgb(color))
+        self.pixels[y[there], x[there]] = to_index(_rgb(color))
 
     def _blend(self, left: int, top: int, mask: NDArray[np.float32], color: str) -> None:
         lay(self.pixels, left, top, mask, color)
 
     def rgb(self) -> U1:
         """The picture in colours (height, width, 3)."""
-        out: U1 = _PALETTE[self.pixels]
+        out: U1 = PALETTE[self.pixels]
         return out
 
     def save(self, path: str | os.PathLike[str], dpi: int = 100) -> None:
@@ -302,7 +278,7 @@ class Sheet:
             (
                 _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
                 _chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
-                _chunk(b"PLTE", _PALETTE.tobytes()),
+                _chunk(b"PLTE", PALETTE.tobytes()),
                 _chunk(b"IDAT", content),
                 _chunk(b"IEND", b""),
             )

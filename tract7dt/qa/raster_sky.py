@@ -10,10 +10,9 @@ from tract7dt.qa.compass import SkyGeometry, angle_label, scale_bar_arcsec
 from tract7dt.qa.raster import Sheet, text_width
 from tract7dt.qa.style import CONTRAST, DARK, FAINT, INK, PAPER, SYMBOLS
 
-__all__ = ["draw_axis", "draw_sky_strip", "nice_ticks"]
+__all__ = ["draw_axis", "draw_compass", "draw_scale_bar", "draw_sky_strip", "nice_ticks"]
 
 _ENTRY = 10
-_COMPASS = 60
 
 
 def nice_ticks(low: float, high: float, most: int) -> list[float]:
@@ -29,29 +28,38 @@ def nice_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def draw_axis(
-    sheet: Sheet, left: int, top: int, length: int, limits: tuple[int, int], label: str, *, horizontal: bool
+    sheet: Sheet,
+    left: int,
+    top: int,
+    length: int,
+    limits: tuple[int, int],
+    label: str,
+    *,
+    horizontal: bool,
+    size: int = 10,
 ) -> None:
     """Ticks, numbers and label along the lower (``top`` is its height) or the left edge of an image.
 
     ``limits`` are pixels, half-open: an image of one pixel reaches half a pixel to both sides of its centre.
+    ``size`` is that of the words, pixels.
     """
     low, high = limits
     per_pixel = length / max(high - low, 1)
-    room = 58 if horizontal else 34
+    room = round((5.8 if horizontal else 3.4) * size)
     for tick in nice_ticks(low, high - 1, max(1, length // room)):
         at = (tick - low + 0.5) * per_pixel
-        text = f"{tick:.0f}"
+        text = f"{tick:.0f}".replace("-", "−")
         if horizontal:
             sheet.line(left + at, top, left + at, top + 3, FAINT)
-            sheet.text(left + at, top + 3, text, size=10, color=INK, align="centre")
+            sheet.text(left + at, top + 3, text, size=size, color=INK, align="centre")
         else:
             y = top + length - at
             sheet.line(left - 4, y, left - 1, y, FAINT)
-            sheet.text(left - 6, y - 7, text, size=10, color=INK, align="right")
+            sheet.text(left - 6, y - 0.7 * size, text, size=size, color=INK, align="right")
     if horizontal:
-        sheet.text(left + length, top + 17, label, size=10, color=INK, align="right")
+        sheet.text(left + length, top + 1.7 * size, label, size=size, color=INK, align="right")
     else:
-        sheet.text(left - 6, top - 18, label, size=10, color=INK, align="right")
+        sheet.text(left - 6, top - 1.8 * size, label, size=size, color=INK, align="right")
 
 
 def draw_sky_strip(
@@ -62,6 +70,7 @@ def draw_sky_strip(
     sky: SkyGeometry | None,
     per_pixel: float,
     widest: int,
+    size: int = 10,
 ) -> None:
     """The dark strip below sky images.
 
@@ -77,6 +86,8 @@ def draw_sky_strip(
         Pixels of the picture a pixel of the frame.
     widest : int
         The scale bar is at most three quarters of this, pixels of the picture.
+    size : int
+        Of the words, pixels; compass and bar grow with it.
     """
     right = sheet.pixels.shape[1]
     sheet.fill(0, top, right, height, DARK)
@@ -85,24 +96,49 @@ def draw_sky_strip(
     for name, text in entries:
         symbol = SYMBOLS[name]
         sheet.mark(f"legend {name}", symbol, left + 6, middle, size=_ENTRY, width=1.2, rim=False)
-        sheet.text(left + 16, middle - 7, text, size=10, color=PAPER)
-        left += 26 + text_width(text, 10)
+        sheet.text(left + 16, middle - 7, text, size=size, color=PAPER)
+        left += 26 + text_width(text, size)
     if sky is None:
         return
-    _compass(sheet, sky, right - 24, middle)
-    arcsec = scale_bar_arcsec(0.75 * widest / per_pixel * sky.pixel_scale_arcsec)
+    draw_compass(sheet, sky, right - 2.4 * size, middle, size)
+    draw_scale_bar(sheet, sky, left, right - 6.0 * size, middle, per_pixel, 0.75 * widest, size)
+
+
+def draw_scale_bar(
+    sheet: Sheet,
+    sky: SkyGeometry,
+    left: float,
+    end: float,
+    middle: float,
+    per_pixel: float,
+    longest: float,
+    size: int,
+) -> None:
+    """A bar of a round length that ends at ``end``, its length above; nothing where it would pass ``left``."""
+    arcsec = scale_bar_arcsec(longest / per_pixel * sky.pixel_scale_arcsec)
     length = arcsec / sky.pixel_scale_arcsec * per_pixel
-    end = right - _COMPASS
-    if end - length > left:
-        for offset in (6, 7):
-            sheet.line(end - length, middle + offset, end, middle + offset, CONTRAST)
-        sheet.text(end - length / 2, middle - 10, angle_label(arcsec), size=10, color=PAPER, align="centre")
+    words = angle_label(arcsec)
+    if end - max(length, text_width(words, size)) <= left:
+        return
+    row, thick = round(middle + 0.6 * size), max(2, round(0.2 * size))
+    sheet.fill(round(end - length), row, round(length), thick, CONTRAST)
+    sheet.marks["scale bar"] = [(end - length, row), (end, row)]
+    sheet.text(end - length / 2, middle - size, words, size=size, color=PAPER, align="centre")
 
 
-def _compass(sheet: Sheet, sky: SkyGeometry, x: float, y: float) -> None:
+def draw_compass(sheet: Sheet, sky: SkyGeometry, x: float, y: float, size: int) -> None:
+    """North and east around ``(x, y)``."""
+    long, width = 1.15 * size, max(1.1, 0.12 * size)
     # the middle of the two arrows, not their common end, lies in the middle of the strip
-    x -= 6 * (sky.north[0] + sky.east[0])
-    y += 6 * (sky.north[1] + sky.east[1])
+    x -= 0.5 * long * (sky.north[0] + sky.east[0])
+    y += 0.5 * long * (sky.north[1] + sky.east[1])
     for (dx, dy), name in ((sky.north, sky.names[0]), (sky.east, sky.names[1])):
-        sheet.line(x, y, x + 12 * dx, y - 12 * dy, CONTRAST)
-        sheet.text(x + 18 * dx, y - 18 * dy - 7, name, size=9, color=PAPER, align="centre")
+        tip = x + long * dx, y - long * dy
+        sheet.stroke(x, y, *tip, CONTRAST, width)
+        for side in (0.4, -0.4):  # the barbs of the arrow
+            back = -0.35 * long * (dx - side * dy), 0.35 * long * (dy + side * dx)
+            sheet.stroke(*tip, tip[0] + back[0], tip[1] + back[1], CONTRAST, width)
+        sheet.text(
+            x + 1.75 * long * dx, y - 1.75 * long * dy - 0.7 * size, name, size=size - 1, color=PAPER,
+            align="centre",
+        )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
+from tract7dt.qa.color import to_rgb
 from tract7dt.qa.style import NO_DATA
 from tract7dt.types import F4, U1, Bool, Box
 

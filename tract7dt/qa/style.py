@@ -11,14 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex
-from matplotlib.lines import Line2D
-from matplotlib.path import Path as MarkerPath
-from matplotlib.transforms import Affine2D
+
+from tract7dt.qa.color import ColorScale, to_hex
 
 __all__ = [
     "CONTRAST",
@@ -32,11 +28,11 @@ __all__ = [
     "SIGNED",
     "SYMBOLS",
     "Symbol",
+    "as_drawn",
     "band_colors",
     "band_wavelength",
-    "draw_symbols",
     "fading_scale",
-    "legend_handle",
+    "on_paper",
     "order_bands",
     "zoomed_scale",
 ]
@@ -56,13 +52,7 @@ LEVEL = "#0b3d91"
 DOT_SCALE = 0.2
 
 #: Signed quantities (residuals, PSF wings): blue below, dark at zero, orange above.
-SIGNED = LinearSegmentedColormap.from_list(
-    "tract7dt_signed",
-    ["#bfe6ff", "#4ba6ee", "#1a4f8f", "#14171c", "#8a4412", "#ef9132", "#ffe9b8"],
-).with_extremes(bad=NO_DATA)
-
-# A galaxy is a tilted ellipse: a circle that is recognisably not the star's circle.
-_GALAXY = MarkerPath.unit_circle().transformed(Affine2D().scale(1.0, 0.6).rotate_deg(40))
+SIGNED = ColorScale(["#bfe6ff", "#4ba6ee", "#1a4f8f", "#14171c", "#8a4412", "#ef9132", "#ffe9b8"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,8 @@ class Symbol:
 
     Attributes
     ----------
-    marker : str or matplotlib.path.Path
+    marker : str
+        Shape, by the letters of Matplotlib; ``ellipse``: a tilted ellipse.
     color : str
         For dark backgrounds.
     color_on_paper : str
@@ -84,7 +75,7 @@ class Symbol:
         Whether the symbol covers what lies under it.
     """
 
-    marker: Any
+    marker: str
     color: str
     color_on_paper: str
     size: float = 9.0
@@ -96,7 +87,8 @@ class Symbol:
 SYMBOLS: dict[str, Symbol] = {
     # sources by type
     "star": Symbol("o", "#40eaff", "#0089a8"),
-    "galaxy": Symbol(_GALAXY, "#ff2be0", "#b3119f", size=13.0),
+    # a circle that is recognisably not the star's circle
+    "galaxy": Symbol("ellipse", "#ff2be0", "#b3119f", size=13.0),
     "unknown": Symbol("s", "#ffe83d", "#8f7a00", size=8.0),
     "halo": Symbol("h", "#939cab", "#6c7480", size=10.0),
     # taken out
@@ -127,7 +119,7 @@ def fading_scale(n: int, area_pt2: float) -> float:
     """Factor on symbol size for ``n`` sources on ``area_pt2`` square points: 1, less in a dense field.
 
     Symbols grow no wider than about half of the sources' mean distance. Below ``DOT_SCALE`` open symbols
-    would merge into a solid cover, and :func:`draw_symbols` sets dots.
+    would merge into a solid cover, and :func:`as_drawn` makes dots of them.
     """
     if n < 1:
         return 1.0
@@ -144,82 +136,16 @@ def zoomed_scale(scale: float, pixel_pt: float) -> float:
     return scale if scale < 1.0 else float(np.clip(8.0 * pixel_pt / 9.0, 1.0, 2.2))
 
 
-def draw_symbols(
-    ax: Axes,
-    symbol: Symbol,
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    scale: float = 1.0,
-    on_dark: bool = True,
-    rim: bool = True,
-) -> None:
-    """Mark positions; open symbols on dark get a darker rim, so that they also show on a bright star.
+def on_paper(symbol: Symbol) -> Symbol:
+    """The symbol in its colour for white backgrounds."""
+    return replace(symbol, color=symbol.color_on_paper)
 
-    Parameters
-    ----------
-    ax : Axes
-    symbol : Symbol
-    x, y : ndarray
-        Data coordinates; NaN is not drawn.
-    scale : float
-        Factor on size and, less strongly, on line width.
-    on_dark : bool
-        Which of the symbol's two colours to use.
-    rim : bool
-        Whether to draw the rim.
-    """
-    if len(x) == 0:
-        return
+
+def as_drawn(symbol: Symbol, scale: float) -> Symbol:
+    """The symbol at ``scale``: smaller with thinner lines, a dot where it would merge with its neighbours."""
     if scale < DOT_SCALE:
-        dot = replace(symbol, marker="o", filled=True)
-        color = symbol.color if on_dark else symbol.color_on_paper
-        _markers(ax, dot, x, y, max(0.6, 4.0 * scale), 0.0, color, 1.0)
-        return
-    size, width = symbol.size * scale, symbol.width * max(scale, 0.45) ** 0.7
-    if rim and on_dark and not symbol.filled and len(x) <= 5000:
-        _markers(ax, symbol, x, y, size, width + 1.1, "#000000", 0.55)
-    _markers(ax, symbol, x, y, size, width, symbol.color if on_dark else symbol.color_on_paper, 1.0)
-
-
-def _markers(
-    ax: Axes,
-    symbol: Symbol,
-    x: np.ndarray,
-    y: np.ndarray,
-    size: float,
-    width: float,
-    color: str,
-    alpha: float,
-) -> None:
-    # A Line2D, not a scatter: Agg then draws one marker and stamps it, 50,000 in a fraction of a second.
-    ax.add_line(_line(symbol, np.asarray(x), np.asarray(y), size, width, color, alpha))
-
-
-def _line(
-    symbol: Symbol, x: Any, y: Any, size: float, width: float, color: str, alpha: float, label: str = ""
-) -> Line2D:
-    return Line2D(
-        x,
-        y,
-        linestyle="none",
-        marker=symbol.marker,
-        markersize=size,
-        markeredgewidth=width,
-        markeredgecolor=color,
-        markerfacecolor=color if symbol.filled else "none",
-        alpha=alpha,
-        label=label,
-    )
-
-
-def legend_handle(symbol: Symbol, label: str, *, on_dark: bool = True, scale: float = 1.0) -> Line2D:
-    """Legend entry of ``symbol`` as it is drawn at ``scale``, no larger than the text line can hold."""
-    color = symbol.color if on_dark else symbol.color_on_paper
-    if scale < DOT_SCALE:
-        return _line(replace(symbol, marker="o", filled=True), [], [], 3.0, 0.0, color, 1.0, label)
-    size = min(symbol.size, 9.0 if symbol.marker is _GALAXY else 7.0)
-    return _line(symbol, [], [], size, symbol.width, color, 1.0, label)
+        return replace(symbol, marker="o", size=max(0.6, 4.0 * scale), width=0.0, filled=True)
+    return replace(symbol, size=symbol.size * scale, width=symbol.width * max(scale, 0.45) ** 0.7)
 
 
 # --- bands ---------------------------------------------------------------------------------------------
@@ -233,8 +159,7 @@ _LETTER = re.compile(r"([ugrizy])(?:[A-Z0-9_'].*)?|([UBVJH]|[RI]c?|Ks?)(?:[0-9_'
 
 # "Smooth rainbow" of Paul Tol (SRON/EPS/TN/09-002), the part from violet to dark red: brightness and hue
 # change together, so neighbours stay apart for colour-blind readers.
-_SPECTRUM = LinearSegmentedColormap.from_list(
-    "tract7dt_spectrum",
+_SPECTRUM = ColorScale(
     [
         "#6f4c9b", "#6059a9", "#5568b8", "#4e79c5", "#4d8ac6", "#4e96bc", "#549eb3", "#59a5a9", "#60ab9e",
         "#69b190", "#77b77d", "#8cbc68", "#a6be54", "#bebc48", "#d1b541", "#ddaa3c", "#e49c39", "#e78c35",

@@ -124,4 +124,4 @@ def _coded(stamp: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 def signed_colors() -> list[list[int]]:
     """The signed scale in 256 colours."""
-    return [[round(255 * float(v)) for v in SIGNED(i / 255)[:3]] for i in range(256)]
+    return [[round(255 * float(v)) for v in SIGNED(i / 255)] for i in range(256)]
