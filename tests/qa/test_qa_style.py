@@ -9,6 +9,7 @@ import pytest
 
 from tract7dt.qa.color import to_hex, to_rgb
 from tract7dt.qa.marker_stamps import marker_stamp
+from tract7dt.qa.palette import GREYS, PALETTE, SIGNED_STEPS, grey_index, tinted, to_index
 from tract7dt.qa.psf_stars import REASON_SYMBOLS
 from tract7dt.qa.style import (
     DARK,
@@ -192,3 +193,23 @@ def test_a_rim_is_wider_than_its_symbol_and_lies_below_it():
 def test_colours_by_name():
     assert to_rgb("#ff8000") == (1.0, 128 / 255, 0.0)
     assert to_hex(to_rgb("#1c2026")) == "#1c2026"
+
+
+def test_a_colour_becomes_the_nearest_one_of_the_palette():
+    """Against a search through all greys and all colours of the cube."""
+    rgb = np.random.default_rng(1).integers(0, 256, (500, 3)).astype(float)
+    rgb[:100] = rgb[:100, :1] + np.random.default_rng(2).integers(-6, 7, (100, 3))  # nearly grey
+    rgb = np.clip(rgb, 0, 255)
+    usable = np.r_[0:GREYS, GREYS + 1 + SIGNED_STEPS : GREYS + 1 + SIGNED_STEPS + 125]
+    found = np.linalg.norm(PALETTE[to_index(rgb)] - rgb, axis=1)
+    best = np.linalg.norm(PALETTE[usable][None].astype(float) - rgb[:, None], axis=2).min(axis=1)
+    assert (found - best).max() < 15.0, "the search is in steps of 5, 6 and 5 bits: up to 8 in each colour"
+    assert np.median(found - best) < 1.0
+
+
+def test_tints_keep_the_image_and_its_darkness():
+    grey = grey_index(np.linspace(0, 1, 50)[None])
+    over = PALETTE[tinted(grey, np.ones(grey.shape, bool), 0)][0].astype(int)
+    assert (np.diff(over.sum(axis=1)) >= 0).all()
+    assert (over[:, 0] > over[:, 2] + 50).all(), "orange"
+    np.testing.assert_array_equal(tinted(grey, np.zeros(grey.shape, bool), 1), grey)

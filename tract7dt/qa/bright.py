@@ -75,7 +75,7 @@ def bright_mask_page(
     side = int(SIDE * dpi / 72)
     factor = display_factor(white.shape, downsample, side)
     image = block_mean(white, factor)
-    index = grey_index(measure_stretch(image).grey(image))
+    index = grey_index(measure_stretch(image).grey(image), 48)
     for bit, number in _TINT.items():
         index = tinted(index, block_any(mask, bit, factor), number)
     groups = bright_mask_groups(detections, sources)

@@ -79,7 +79,7 @@ def before_crop_page(
     label = f"kept: {crop_box.nx} × {crop_box.ny} pix ({100 * kept:.0f} % of the frame)"
     block = factor * preview_factor
     page = sky_page(
-        grey_index(measure_stretch(image).grey(image)),
+        grey_index(measure_stretch(image).grey(image), 48),
         block,
         whole,
         title=title,
@@ -151,7 +151,7 @@ def after_crop_page(
     if crop_box is not None:
         label += f", from ({crop_box.x0}, {crop_box.y0}) of the input frame"
     page = sky_page(
-        grey_index(measure_stretch(image).grey(image)),
+        grey_index(measure_stretch(image).grey(image), 48),
         factor,
         frame,
         title=title,

@@ -87,7 +87,7 @@ def gaia_page(
     if box is not None:
         entries.append(Entry("Gaia stars used", color=CONTRAST, look="dashed"))
     page = sky_page(
-        grey_index(measure_stretch(image).grey(image)),
+        grey_index(measure_stretch(image).grey(image), 48),
         factor,
         frame,
         title=title,

@@ -119,7 +119,7 @@ def overlay_page(
     n_drawn = sum(len(groups[name][0]) for name in drawn)
     scale = fading_scale(n_drawn, SIDE**2 * min(shown.shape) / max(shown.shape))
     page = sky_page(
-        grey_index(measure_stretch(image).grey(image)),
+        grey_index(measure_stretch(image).grey(image), 48),
         factor,
         shown,
         title=title,

@@ -54,13 +54,14 @@ PALETTE = _palette()
 
 @functools.cache
 def _nearest() -> U1:
-    """Palette index of every colour of 5, 6 and 5 bits; the signed scale is for images alone."""
+    """Palette index of every colour of 5, 6 and 5 bits, the nearer one of the nearest grey and of the cube."""
     red, green, blue = np.meshgrid(*(np.linspace(0, 255, n) for n in (32, 64, 32)), indexing="ij")
     colors = np.stack([red, green, blue], axis=-1).reshape(-1, 3)
-    usable = np.r_[0:GREYS, GREYS + 1 + SIGNED_STEPS : _USED]
-    table = PALETTE[usable].astype(float)
-    distance = (table**2).sum(axis=1)[None, :] - 2.0 * colors @ table.T
-    return usable[distance.argmin(axis=1)].astype(np.uint8)
+    grey = np.clip(np.round((colors.mean(axis=1) - 6) / 249 * (GREYS - 1)), 0, GREYS - 1).astype(int)
+    steps = np.round(colors / 255 * (_CUBE - 1)).astype(int)
+    cube = GREYS + 1 + SIGNED_STEPS + (steps[:, 0] * _CUBE + steps[:, 1]) * _CUBE + steps[:, 2]
+    to_grey, to_cube = (((PALETTE[index] - colors) ** 2).sum(axis=1) for index in (grey, cube))
+    return np.where(to_grey <= to_cube, grey, cube).astype(np.uint8)
 
 
 def to_index(rgb: NDArray[np.floating]) -> U1:

@@ -31,6 +31,8 @@ __all__ = ["Sheet", "lay", "lay_mark", "lay_marks", "text_width"]
 
 U1 = NDArray[np.uint8]
 
+#: Fewer symbols than this are set one by one, more of them in one go over the whole image.
+_FEW = 60
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -118,6 +120,10 @@ def lay_marks(
     rows, columns = pixels.shape[-2:]
     for color, mask in marker_stamp(symbol, round(size, 1), round(width, 1), rim):
         half = mask.shape[0] // 2
+        if len(across) < _FEW:
+            for column, row in zip(across.tolist(), down.tolist(), strict=True):
+                lay(pixels, column - half, row - half, mask, color)
+            continue
         near = (across > -half) & (across < columns + half) & (down > -half) & (down < rows + half)
         # with a margin, so that no symbol has to be cut
         cover = np.zeros((rows + 4 * half, columns + 4 * half), np.float32)
