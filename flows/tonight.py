@@ -18,7 +18,6 @@ from prefect.exceptions import Pause
 from prefect.states import AwaitingRetry, Completed
 
 from flows.parameters import Given
-from tract7dt.arrival import Arrival, look, same_as_last_run
 from tract7dt.errors import ConfigError, InputError
 from tract7dt.nights import evening_before, nights_before
 from tract7dt.settings import Settings, apply_overrides, fill_placeholders, load_settings
@@ -26,6 +25,8 @@ from tract7dt.store import WorkDir, write_json
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
+
+    from tract7dt.arrival import Arrival
 
 __all__ = ["is_nightly", "nothing_to_do", "of_its_night"]
 
@@ -62,6 +63,8 @@ def nothing_to_do(settings: Settings, given: Given) -> State[Any] | None:
     run = _deployed()
     if run is None or given.night is None:
         return None
+    from tract7dt.arrival import look, same_as_last_run  # astropy, which a run need not wait for
+
     template = _template(given)
     if run.auto_scheduled:
         today = evening_before(datetime.datetime.now(datetime.UTC), settings.night.timezone)
@@ -172,6 +175,8 @@ def _is_missed(template: Settings, night: str) -> bool:
 
     One that was cut off is missed, too: while this run goes on, no other of the field does.
     """
+    from tract7dt.arrival import look
+
     settings = fill_placeholders(template, night)
     try:
         record = json.loads(WorkDir.of(settings).run_summary.read_text(encoding="utf-8"))
