@@ -211,5 +211,18 @@ def _tell(check: Check) -> None:
     console.print(
         f"{check.n_sound} of {len(check.manifest.objects)} files are sound", markup=False, highlight=False
     )
+    for line in _dropped(check):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     if check.problems:
         raise typer.Exit(1)
+
+
+def _dropped(check: Check) -> list[str]:
+    """What the retention of the field has removed, a line a day and kind."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for entry in check.manifest.dropped:
+        found.setdefault((entry.dropped[:10], entry.kind), []).append(entry.size)
+    return [
+        f"dropped on {day}: {len(sizes)} of kind {kind}, {_size(sum(sizes))}"
+        for (day, kind), sizes in sorted(found.items())
+    ]

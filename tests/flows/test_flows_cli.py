@@ -31,7 +31,7 @@ print([name for name in heavy if name in sys.modules], code or 0, file=sys.stder
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["dump-config"]])
 def test_help_version_and_configuration_answer_at_once(arguments: list[str]) -> None:
-    begun = time.monotonic()
+    """Nothing heavy is imported: the answer takes a third of a second on an idle machine."""
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(arguments=arguments)],
         capture_output=True,
@@ -41,7 +41,6 @@ def test_help_version_and_configuration_answer_at_once(arguments: list[str]) -> 
     )
     assert done.stderr.strip() == "[] 0"
     assert done.stdout
-    assert time.monotonic() - begun < 5  # a third of a second on an idle machine; tests share theirs
 
 
 def test_threads_are_set_before_numpy_is_imported(command: Any) -> None:

@@ -184,7 +184,7 @@ zp:
   zp_err_method: bright_std
   zp_err_snr_min: 50
 """
-NEW_SECTIONS = ("runtime", "night", "publish", "report")
+NEW_SECTIONS = ("runtime", "night", "publish", "retention", "watch", "report")
 NEW_KEYS = ("patch_run.engine", "patch_run.noise_model", "epsf.spatial")
 
 

@@ -39,7 +39,7 @@ def test_dumped_defaults_load_back_and_hold_every_key(tmp_path: Path) -> None:
         part = held
         for name in path.split("."):
             part = part[name]
-    assert len(key_table()) == 173
+    assert len(key_table()) == 180
 
 
 def test_every_key_is_described() -> None:
@@ -48,7 +48,7 @@ def test_every_key_is_described() -> None:
         assert info.allowed, path
         name = path.rsplit(".", maxsplit=1)[-1]
         assert info.unit or not name.endswith(("_pix", "_arcsec", "_seconds", "_sigma")), path
-    assert len(describe()) == 22
+    assert len(describe()) == 24
 
 
 def test_dump_shows_unit_range_and_sentence() -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "MANIFEST",
     "MAX_MANIFEST_BYTES",
     "UPLOAD",
+    "DroppedObject",
     "InputRecord",
     "Latest",
     "Manifest",
@@ -87,6 +88,18 @@ class PublishedObject(_Stored):
     stage: str
 
 
+class DroppedObject(PublishedObject):
+    """An object that lay in the run's folder once and went by ``retention``.
+
+    Attributes
+    ----------
+    dropped : str
+        When, ISO 8601.
+    """
+
+    dropped: str
+
+
 class InputRecord(_Stored):
     """An input of the run and the digest of its bytes ("" where it was not read here)."""
 
@@ -112,7 +125,9 @@ class Manifest(_Stored):
     counts : dict
         Sources, fitted, reliable, patches, failed_patches.
     objects : tuple of PublishedObject
-        By key.
+        By key; all of them are there.
+    dropped : tuple of DroppedObject
+        What was there and is no more (:mod:`tract7dt.upkeep.published`).
     """
 
     format: Literal[1] = 1
@@ -128,11 +143,12 @@ class Manifest(_Stored):
     inputs: Annotated[tuple[InputRecord, ...], Field(strict=False)]
     counts: dict[str, Any]
     objects: Annotated[tuple[PublishedObject, ...], Field(strict=False)]
+    dropped: Annotated[tuple[DroppedObject, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         # A key in two spellings of its case would be one file on some disks.
-        folded = [entry.key.casefold() for entry in self.objects]
+        folded = [entry.key.casefold() for entry in (*self.objects, *self.dropped)]
         if len(set(folded)) < len(folded):
             raise ValueError("an object comes twice")
         folders = {key.rsplit("/", n)[0] for key in folded for n in range(1, key.count("/") + 1)}

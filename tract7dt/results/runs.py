@@ -85,6 +85,9 @@ class FoundRun:
         """
         there = sorted({entry.kind for entry in self.manifest.objects})
         if unknown := [kind for kind in kinds if kind not in there]:
+            gone = {entry.kind: entry.dropped[:10] for entry in self.manifest.dropped}
+            if when := [f"{kind} (on {gone[kind]})" for kind in unknown if kind in gone]:
+                raise ConfigError(f"{self.name}: dropped by the field's retention: {', '.join(when)}")
             raise ConfigError(f"{self.name}: nothing of kind {', '.join(unknown)}; it has {', '.join(there)}")
         return self.manifest.of_kind(*kinds) if kinds else list(self.manifest.objects)
 

@@ -38,6 +38,8 @@ class Check:
         One line for each of the others.
     unlisted : tuple of str
         Files that lie there and are not in the manifest.
+
+    What the manifest says was dropped is neither missing nor a problem: ``manifest.dropped`` names it.
     """
 
     where: str

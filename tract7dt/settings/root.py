@@ -24,7 +24,9 @@ from tract7dt.settings.run import (
     PlottingSettings,
     PublishSettings,
     ReportSettings,
+    RetentionSettings,
     RuntimeSettings,
+    WatchSettings,
 )
 from tract7dt.settings.zp import ZpSettings
 
@@ -59,6 +61,8 @@ class Settings(Section):
     runtime: RuntimeSettings = key(RuntimeSettings(), "Where mapped tasks run.")
     night: NightSettings = key(NightSettings(), "Runs of deployments, night by night.")
     publish: PublishSettings = key(PublishSettings(), "Publishing of the results.")
+    retention: RetentionSettings = key(RetentionSettings(), "What of a night goes after a while.")
+    watch: WatchSettings = key(WatchSettings(), "What is told of a field over its nights.")
     report: ReportSettings = key(ReportSettings(), "The HTML report.")
 
     # Not a key: where the configuration came from. Relative entries of the image list start there.

@@ -32,7 +32,9 @@ __all__ = [
     "PlottingSettings",
     "PublishSettings",
     "ReportSettings",
+    "RetentionSettings",
     "RuntimeSettings",
+    "WatchSettings",
 ]
 
 
@@ -145,6 +147,48 @@ class PublishSettings(Section):
     )
     endpoint_url: WebUrl | None = key(None, "Address of an S3-compatible service.")
     link_expiry_seconds: LinkSeconds = key(604800, "Life of presigned links in UI artifacts.", unit="s")
+
+
+class RetentionSettings(Section):
+    """What of a night goes after a while. Catalogues, zero points, configuration, record and log always stay."""
+
+    payloads_days: Positive | None = key(
+        None,
+        "Payloads of the patches (outputs.patch_inputs_dir) go so long after the night; null keeps them.",
+        unit="d",
+    )
+    cutouts_days: Positive | None = key(
+        None, "Cutouts of the sources go so long after the night; null keeps them.", unit="d"
+    )
+    frames_days: Positive | None = key(
+        None,
+        "Scaled frames and masks ({work_dir}/frames) go so long after the night; null keeps them.",
+        unit="d",
+    )
+    plots_days: Positive | None = key(
+        None,
+        "Plots of patches and ePSF cells go so long after the night, in work_dir and where it is published; "
+        "null keeps them.",
+        unit="d",
+    )
+
+
+class WatchSettings(Section):
+    """What is told of a field that is observed night after night."""
+
+    zp_jump_mag: Positive | None = key(
+        0.1,
+        "A zero point that differs by more than this from its median over the last nights is told; null: never.",
+        unit="mag",
+    )
+    nights: Count = key(
+        10, "Nights that it is compared with, and that the table of the field's health shows."
+    )
+    late_hours: Positive = key(
+        3.0,
+        "A field whose run has not begun so long after its schedule counts as one that did not run.",
+        unit="h",
+    )
 
 
 class ReportSettings(Section):

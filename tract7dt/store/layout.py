@@ -133,6 +133,11 @@ class WorkDir:
         """What became of the publication of the last run."""
         return self.root / "publication.json"
 
+    @property
+    def retention(self) -> Path:
+        """Account of what was removed after a while."""
+        return self.root / "retention.json"
+
     # --- products of the contract ------------------------------------------------------------------
     @property
     def wcs(self) -> Path:
