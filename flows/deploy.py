@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -9,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.fields import POOL, TAG, read_fields, write_prefect_yaml
+from flows.fields import FIELDS_QUEUE, POOL, SITE_QUEUE, TAG, read_fields, write_prefect_yaml
 from flows.server import ServerError, quiet_environment
 
 if TYPE_CHECKING:
     from prefect import State
+    from prefect.client.orchestration import SyncPrefectClient
 
     from flows.fields import FieldFile
 
@@ -54,6 +56,9 @@ def deploy(folder: Path, runs: int | None) -> list[str]:
     if fields:
         _register(folder)
     _unschedule_those_without_a_file({field.name for field in fields})
+    from flows.automations import set_up
+
+    set_up()
     return problems
 
 
@@ -84,16 +89,29 @@ def _register(folder: Path) -> None:
 
 
 def _make_pool(runs: int | None) -> None:
+    """The work pool: a queue for the fields with the machine's limit, one for the site's own short runs."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
 
     with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", concurrency_limit=runs))
-        except ObjectAlreadyExists:
-            if runs is not None:
-                client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=runs))
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        if runs is not None:
+            client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
+        _make_queue(client, FIELDS_QUEUE, runs)
+        _make_queue(client, SITE_QUEUE, 1)
+
+
+def _make_queue(client: SyncPrefectClient, name: str, runs: int | None) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        queue = client.read_work_queue_by_name(name, work_pool_name=POOL)
+    except ObjectNotFound:
+        queue = client.create_work_queue(name, work_pool_name=POOL)
+    if runs is not None and queue.concurrency_limit != runs:
+        client.update_work_queue(queue.id, concurrency_limit=runs)
 
 
 def _unschedule_those_without_a_file(names: set[str]) -> None:

@@ -15,7 +15,10 @@ from tract7dt.store import write_text
 from tract7dt.store.urls import is_url, name_problem
 
 __all__ = [
+    "FIELDS_QUEUE",
     "POOL",
+    "SITE_QUEUE",
+    "SITE_TAG",
     "TAG",
     "FieldFile",
     "field_files",
@@ -29,7 +32,25 @@ __all__ = [
 POOL = "tract7dt"
 #: Tag of all deployments that come from files of fields.
 TAG = "tract7dt-field"
+#: Tag of what a site does besides: it looks at its fields, and tidies up.
+SITE_TAG = "tract7dt-site"
+#: Queues of the pool: a look at the fields does not wait until the runs of a night are over.
+FIELDS_QUEUE = "default"
+SITE_QUEUE = "site"
 ENTRYPOINT = "flows.photometry.photometry"
+
+#: The code is where the worker runs; there is nothing to fetch, build or send.
+_NO_STEPS = {"build": None, "push": None, "pull": None}
+#: Name, entrypoint, cron and description of what a site does besides its fields.
+_OF_THE_SITE = (
+    ("hourly", "flows.watch.watch", "7 * * * *", "Health of the fields; tells of fields that did not run."),
+    (
+        "daily",
+        "flows.watch.retention",
+        "40 15 * * *",
+        "Removes what retention says of each field's old nights.",
+    ),
+)
 
 _HEAD = """\
 # Written by `tract7dt deploy` from fields/*.yaml, one deployment a file. Change those: this file is overwritten.
@@ -166,7 +187,10 @@ def prefect_yaml(fields: Sequence[FieldFile]) -> str:
 
     A run waits while another of its field goes on (ENQUEUE): a night is never lost, nor runs twice at once.
     """
-    content = {"name": "tract7dt", "deployments": [_deployment(field) for field in fields]}
+    made = [_deployment(field) for field in fields]
+    if fields:
+        made += [_site_deployment(*each) for each in _OF_THE_SITE]
+    content = {"name": "tract7dt", "deployments": made}
     return _HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -187,8 +211,19 @@ def _deployment(field: FieldFile) -> dict[str, Any]:
         "parameters": {"config": field.config, "field": field.name} | field.parameters,
         "schedules": [schedule] if field.cron else [],
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
-        "work_pool": {"name": POOL},
-        "build": None,
-        "push": None,
-        "pull": None,
+        "work_pool": {"name": POOL, "work_queue_name": FIELDS_QUEUE},
+        **_NO_STEPS,
+    }
+
+
+def _site_deployment(name: str, entrypoint: str, cron: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": description,
+        "tags": [SITE_TAG],
+        "entrypoint": entrypoint,
+        "schedules": [{"cron": cron, "timezone": "America/Santiago", "slug": name, "active": True}],
+        "concurrency_limit": {"limit": 1, "collision_strategy": "CANCEL_NEW"},
+        "work_pool": {"name": POOL, "work_queue_name": SITE_QUEUE},
+        **_NO_STEPS,
     }

@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema
 
 from tract7dt.errors import ConfigError
 from tract7dt.selection import parse_selection
-from tract7dt.settings import LoadedSettings, apply_overrides, fill_placeholders, load_settings
+from tract7dt.settings import LoadedSettings, Settings, apply_overrides, fill_placeholders, load_settings
 
 __all__ = [
     "ConfigParameter",
@@ -31,6 +31,7 @@ __all__ = [
     "RefreshParameter",
     "Stage",
     "read_given",
+    "read_template",
     "slug",
 ]
 
@@ -190,6 +191,18 @@ def read_given(given: Given) -> LoadedSettings:
     if problems or loaded is None:
         raise ConfigError("\n".join(problems))
     return loaded
+
+
+def read_template(given: Given) -> Settings:
+    """The configuration and the overrides before the night is put in: what all nights of a field have in common.
+
+    Raises
+    ------
+    ConfigError
+        The configuration or an override is wrong.
+    """
+    settings = load_settings(given.config).settings
+    return apply_overrides(settings, given.overrides, settings.base_dir) if given.overrides else settings
 
 
 def _said(check: Callable[[], object]) -> list[str]:

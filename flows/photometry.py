@@ -15,6 +15,7 @@ from prefect.runtime import deployment, flow_run
 from flows import cancel
 from flows.artifacts import reported
 from flows.epsf import build_epsf
+from flows.notices import look_for_jumps
 from flows.parameters import (
     ConfigParameter,
     FieldParameter,
@@ -25,6 +26,7 @@ from flows.parameters import (
     PublishParameter,
     RefreshParameter,
     read_given,
+    read_template,
 )
 from flows.patches import run_patches
 from flows.pool import WorkerPool, pool_for
@@ -144,6 +146,7 @@ def photometry(
                 log.warning("%s: %s", config, warning)
             catalog = _Run(settings, record, given, pool).stages_in_order()
             report_of_run(settings, record)
+        look_for_jumps(read_template(given), settings, given.night, run_id)
         publish_run(settings, given, run_id, under(settings, publish_task))
         clear_cache(settings)
     return catalog.path

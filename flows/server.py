@@ -240,6 +240,8 @@ def _server_environment(given: Mapping[str, str], port: int, bind: str = _HOST) 
         | {
             "PREFECT_SERVER_API_HOST": bind,
             "PREFECT_SERVER_API_PORT": str(port),  # the UI calls the port that it finds here
+            "PREFECT_UI_URL": given.get("PREFECT_UI_URL")
+            or f"http://{_HOST}:{port}",  # for links in messages
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_CLI_PROMPT": "false",
         }

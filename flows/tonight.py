@@ -17,10 +17,10 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import AwaitingRetry, Completed
 
-from flows.parameters import Given
+from flows.parameters import Given, read_template
 from tract7dt.errors import ConfigError, InputError
 from tract7dt.nights import evening_before, nights_before
-from tract7dt.settings import Settings, apply_overrides, fill_placeholders, load_settings
+from tract7dt.settings import Settings, fill_placeholders
 from tract7dt.store import WorkDir, write_json
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def of_its_night(given: Given) -> Given:
     if run is None or given.night is not None:
         return given
     try:
-        zone = _template(given).night.timezone
+        zone = read_template(given).night.timezone
     except ConfigError:  # whoever reads the configuration next says what is wrong with it
         return given
     return replace(given, night=evening_before(_begins(run), zone))
@@ -65,7 +65,7 @@ def nothing_to_do(settings: Settings, given: Given) -> State[Any] | None:
         return None
     from tract7dt.arrival import look, same_as_last_run  # astropy, which a run need not wait for
 
-    template = _template(given)
+    template = read_template(given)
     if run.auto_scheduled:
         today = evening_before(datetime.datetime.now(datetime.UTC), settings.night.timezone)
         late = (datetime.date.fromisoformat(today) - datetime.date.fromisoformat(given.night)).days
@@ -98,15 +98,9 @@ def _begins(run: FlowRun) -> datetime.datetime:
     return run.expected_start_time or datetime.datetime.now(datetime.UTC)
 
 
-def _template(given: Given) -> Settings:
-    """The configuration before the night is put in."""
-    settings = load_settings(given.config).settings
-    return apply_overrides(settings, given.overrides, settings.base_dir) if given.overrides else settings
-
-
 def is_nightly(given: Given) -> bool:
     """Whether the images of each night are others, so that missing ones may be on their way."""
-    return _is_nightly(_template(given))
+    return _is_nightly(read_template(given))
 
 
 def _is_nightly(template: Settings) -> bool:

@@ -101,14 +101,18 @@ class Site:
             time.sleep(0.3)
 
     def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any) -> Any:
         request = urllib.request.Request(
             f"{self.ui}/api{path}",
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
+            method=method,
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=180) as answer:  # of a machine that is busy
-            return json.load(answer)
+            return json.loads(answer.read() or b"null")
 
     def runs(self, field: str) -> list[dict[str, Any]]:
         """Runs of a field that have left the schedule, the earliest first."""

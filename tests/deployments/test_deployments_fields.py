@@ -80,7 +80,7 @@ def test_deployments_of_the_fields(tmp_path: Path) -> None:
     file_of(tmp_path, GOOD + "active: false\nparameters: {publish: false}\n")
     file_of(tmp_path, "config: c.yaml\n", "COSMOS")
     made = yaml.safe_load(prefect_yaml(read_fields(tmp_path)[0]))
-    cosmos, uds = made["deployments"]
+    cosmos, uds, watch, retention = made["deployments"]
     assert uds["schedules"] == [
         {"cron": "30 8 * * *", "timezone": "America/Santiago", "slug": "nightly", "active": False}
     ]
@@ -90,7 +90,12 @@ def test_deployments_of_the_fields(tmp_path: Path) -> None:
     assert cosmos["schedules"] == []
     for deployment in (cosmos, uds):
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
-        assert deployment["work_pool"] == {"name": "tract7dt"}
+        assert deployment["work_pool"] == {"name": "tract7dt", "work_queue_name": "default"}
+    for deployment, entrypoint in ((watch, "flows.watch.watch"), (retention, "flows.watch.retention")):
+        assert deployment["entrypoint"] == entrypoint
+        assert deployment["tags"] == ["tract7dt-site"]
+        assert deployment["work_pool"]["work_queue_name"] == "site"  # not behind the runs of a night
+        assert len(deployment["schedules"]) == 1
 
 
 def test_the_site_that_comes_with_the_repository_is_as_its_files_say() -> None:
@@ -234,7 +239,7 @@ def test_prefect_deploys_what_is_written(site: Site, monkeypatch: pytest.MonkeyP
             return {d["name"]: d for d in site.post("/deployments/filter", {})}
 
         first = deployed()
-        assert set(first) == {"A", "B"}
+        assert set(first) == {"A", "B", "hourly", "daily"}
         (schedule,) = first["A"]["schedules"]
         assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == (
             "30 8 * * *",
@@ -244,7 +249,9 @@ def test_prefect_deploys_what_is_written(site: Site, monkeypatch: pytest.MonkeyP
         assert first["A"]["global_concurrency_limit"]["limit"] == 1
         assert set(first["A"]["tags"]) == {"tract7dt-field", "trial"}
         (pool,) = site.post("/work_pools/filter", {})
-        assert (pool["name"], pool["type"], pool["concurrency_limit"]) == ("tract7dt", "process", 2)
+        assert (pool["name"], pool["type"], pool["concurrency_limit"]) == ("tract7dt", "process", None)
+        queues = site.post("/work_pools/tract7dt/queues/filter", {})
+        assert {q["name"]: q["concurrency_limit"] for q in queues} == {"default": 2, "site": 1}
 
         (site.folder / "fields" / "B.yaml").unlink()
         file_of(site.folder, "config: /data/none.yaml\ncron: '0 9 * * *'\n", "A")
