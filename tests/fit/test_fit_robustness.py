@@ -12,6 +12,9 @@ from scenes import EXP, SERSIC, STAR
 
 from tract7dt.errors import ConfigError, PatchError
 from tract7dt.fit import EngineOptions, fit_native, fit_patch, render_model
+from tract7dt.fit.draw import draw_sources
+from tract7dt.fit.normal import solve_bands
+from tract7dt.fit.warm import warm_up
 
 ROWS = [
     (STAR, 20.0, 22.0, 1, 0, 0, 1, 900.0),
@@ -373,3 +376,18 @@ def test_faint_galaxies_keep_their_shape():
     assert fit.converged.all()
     assert 0.3 < fit.re[0, 1] < 15
     assert "sersicindex" not in fit.bound[0][1]
+
+
+def test_the_warm_up_leaves_nothing_to_compile_for_a_patch_from_a_file():
+    """Fluxes of a file come in Fortran order, for which kernels would be compiled once more in a worker."""
+    warm_up()
+    before = {kernel: set(kernel.signatures) for kernel in (draw_sources, solve_bands)}
+    problem = scene(n_bands=3)[0]
+    sources = replace(
+        problem.sources,
+        flux=np.asfortranarray(problem.sources.flux),
+        flux_err=np.asfortranarray(problem.sources.flux_err),
+    )
+    assert not sources.flux.flags.c_contiguous
+    fit_patch(replace(problem, sources=sources), PatchRun())
+    assert {kernel: set(kernel.signatures) for kernel in before} == before

@@ -13,7 +13,7 @@ from tract7dt.fit.draw import Stamps, draw_sources, load_tables
 from tract7dt.fit.linear import mirror, overlaps
 from tract7dt.fit.normal import eliminate_bands, reduce_bands, solve_bands
 from tract7dt.fit.options import EngineOptions
-from tract7dt.fit.parameters import Layout, Parameters
+from tract7dt.fit.parameters import Layout, Parameters, filled
 from tract7dt.fit.places import Places
 from tract7dt.fit.scene import Scene
 from tract7dt.fit.threads import Team
@@ -114,7 +114,7 @@ class Evaluator:
         self.team, self.workspace = team or Team(), workspace or Workspace()
         self.tables = load_tables(options.profiles)
         self.n = len(parameters.kind)
-        self.flux = np.where(np.isfinite(start_flux), start_flux, 0.0)
+        self.flux = filled(start_flux)
         self.live = np.ones((scene.n_bands, self.n), bool) & (scene.weight_sum > 0)[:, None]
         self.work = Work()
         self.layout: Layout | None = None

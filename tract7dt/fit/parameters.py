@@ -70,6 +70,15 @@ def usable_start(sources: ModelSources) -> Bool:
     return ok & ((kind == ModelKind.STAR) | shape) & ((kind != ModelKind.SERSIC) | index)
 
 
+def filled(flux: F8) -> F8:
+    """Fluxes with 0 for what is not finite, in C order.
+
+    A patch file holds them by source: as bands x sources they come in Fortran order, and the kernels, which
+    are compiled by layout, would be compiled a second time in the first worker that meets one.
+    """
+    return np.ascontiguousarray(np.where(np.isfinite(flux), flux, 0.0))
+
+
 def largest_re(sources_re: F8, ny: int, nx: int, options: EngineOptions) -> F8:
     """Upper bound of re of each source, pix: a profile wider than the patch cannot be told from the sky."""
     of_patch = np.maximum(options.re_max_of_patch * max(ny, nx), 2 * sources_re)
@@ -107,7 +116,6 @@ def build_parameters(
     lower[:, LOG_N], upper[:, LOG_N] = np.log(N_MIN), np.log(N_MAX)
     start = np.clip(start, lower, upper)
     flux_precision = _precision(sources.flux_err)
-    flux_mean = np.where(np.isfinite(sources.flux), sources.flux, 0.0)
     far = options.outside_pix + 0.5
     held = (
         (start[:, 0] < -far)
@@ -122,8 +130,8 @@ def build_parameters(
         upper=upper,
         prior_mean=start.copy(),
         prior_precision=_shared_precision(sources, start, star),
-        flux_prior_mean=flux_mean,
-        flux_prior_precision=np.where(np.isfinite(sources.flux), flux_precision, 0.0),
+        flux_prior_mean=filled(sources.flux),
+        flux_prior_precision=np.ascontiguousarray(np.where(np.isfinite(sources.flux), flux_precision, 0.0)),
         held=held,
     )
 
