@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from flows.server import LocalServer
 from tract7dt.sample import SampleOptions, make_sample
 
 WAYS = {
@@ -21,37 +22,33 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """``work_dir`` of the same field, run in every way by the command."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """``work_dir`` of the same field, run in every way by the command; one server for all."""
     folder = tmp_path_factory.mktemp("runners")
     field = make_sample(
         folder / "field", SampleOptions(width=320, height=320, bands=3, stars=30, galaxies=20, seed=3)
     )
     config = yaml.safe_load(field.config.read_text())
-    made = {}
-    for name, (option, runtime) in WAYS.items():
-        config["outputs"]["work_dir"] = str(folder / name)
-        config["plotting"] = {"dpi": 40}
-        config["runtime"] = runtime
-        path = field.directory / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(config))
-        command = [
-            sys.executable,
-            "-m",
-            "flows.cli",
-            "run",
-            "--config",
-            str(path),
-            *([option] if option else []),
-        ]
-        environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-        environment["PREFECT_HOME"] = str(folder / "prefect")
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        made[name] = folder / name
-    return made
+    config |= {"plotting": {"dpi": 40}, "patch_run": {"no_patch_overview": True, "no_cutouts": True}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+        patch.delenv("PREFECT_API_URL", raising=False)
+        server = LocalServer(folder / "server.log")
+        with server.running():
+            server.wait_until_ready()
+            patch.setenv("PREFECT_API_URL", server.url)
+            made = {}
+            for name, (option, runtime) in WAYS.items():
+                config["outputs"]["work_dir"] = str(folder / name)
+                config["runtime"] = runtime
+                path = field.directory / f"{name}.yaml"
+                path.write_text(yaml.safe_dump(config))
+                command = [sys.executable, "-m", "flows.cli", "run", "--config", str(path)]
+                command += [option] if option else []
+                done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+                assert done.returncode == 0, done.stderr[-3000:]
+                made[name] = folder / name
+            yield made
 
 
 @pytest.mark.parametrize("way", [name for name in WAYS if name != "direct"])

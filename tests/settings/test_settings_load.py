@@ -185,7 +185,7 @@ zp:
   zp_err_snr_min: 50
 """
 NEW_SECTIONS = ("runtime", "night", "publish", "retention", "watch", "report")
-NEW_KEYS = ("patch_run.engine", "patch_run.noise_model", "epsf.spatial")
+NEW_KEYS = ("patch_run.engine", "patch_run.noise_model", "patch_run.remove_payloads", "epsf.spatial")
 
 
 def load(tmp_path: Path, text: str) -> Settings:
