@@ -18,12 +18,13 @@ from tract7dt.errors import ProductError
 from tract7dt.sources import read_sources
 from tract7dt.stages import LoadedField, Masked, draw_gaia, measured_zero_points
 from tract7dt.store import WorkDir
-from tract7dt.types import Box, EpsfGrid, Ref
+from tract7dt.types import Box, EpsfGrid, PsfDiagnosis, Ref
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tract7dt.settings import Settings
+    from tract7dt.settings import EpsfSettings, Settings
+    from tract7dt.types import Frame
 
 __all__ = ["REDRAW"]
 
@@ -59,25 +60,27 @@ class _Candidate:
     x: float
     y: float
     origin: str
+    snr: float
     used: bool
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """A cell as meta.json has it."""
+    """A cell as meta.json has it, and what is to be seen of it in the frame."""
 
     box: Box
     candidates: tuple[_Candidate, ...]
+    diagnosis: PsfDiagnosis | None
 
     @classmethod
-    def read(cls, path: Path) -> _Cell:
+    def read(cls, path: Path, frame: Frame, epsf: EpsfSettings) -> _Cell:
         meta = json.loads(path.read_text(encoding="utf-8"))
         names = _Candidate.__slots__
-        return cls(
-            Box(**meta["box"]),
-            tuple(_Candidate(**{name: c[name] for name in names}) for c in meta["candidates"]),
-        )
+        box = Box(**meta["box"])
+        candidates = tuple(_Candidate(**{name: c[name] for name in names}) for c in meta["candidates"])
+        diagnosis = psf.diagnose(frame, box, candidates, epsf) if epsf.wants_diagnoses else None
+        return cls(box, candidates, diagnosis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +92,18 @@ class _Band:
 
 
 def _epsf(settings: Settings, made: Ref, field: Ref, band: str, **_: Ref) -> None:
-    manifest = Path(made.path)
+    manifest, opened = Path(made.path), frames.open_field(field.path)
+    frame = opened.frames[band]
     try:
         cells = json.loads(manifest.read_text(encoding="utf-8"))["cells"]
-        meta = {tag: _Cell.read(manifest.parent / entry["meta"]) for tag, entry in cells.items()}
+        meta = {
+            tag: _Cell.read(manifest.parent / entry["meta"], frame, settings.epsf)
+            for tag, entry in cells.items()
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProductError(f"{manifest}: damaged ({error!r}); run the ePSF stage again") from error
     drawn = _Band(psf.read_band(manifest), meta)
-    qa.draw_epsf_band(settings, WorkDir.of(settings), frames.open_field(field.path), drawn)
+    qa.draw_epsf_band(settings, WorkDir.of(settings), opened, drawn)
 
 
 def _zero_points(settings: Settings, made: Ref, field: Ref, catalog: Ref) -> None:

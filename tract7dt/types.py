@@ -38,6 +38,7 @@ __all__ = [
     "PatchPayload",
     "PatchProblem",
     "PsfAudit",
+    "PsfDiagnosis",
     "Ref",
     "Sources",
     "SpatialPsf",
@@ -326,6 +327,48 @@ class EpsfGrid:
     band: str
     cells: Mapping[str, Epsf]
     spatial: SpatialPsf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PsfDiagnosis:
+    """What was found in a cell on the way to its PSF, for pictures; it is never written.
+
+    Attributes
+    ----------
+    background : ndarray, float32 (ny, nx)
+        Background map of the cell, mean over blocks of ``step`` pixels, scaled counts.
+    step : int
+    x, y : ndarray (n,)
+        Places of the stars that were cut out, working-frame pix.
+    snr : ndarray (n,)
+        Signal to noise in the forced aperture.
+    used : ndarray, bool (n,)
+    reason : tuple of str
+        Why not used; "" if it was.
+    data : ndarray, float32 (n, k, k)
+        Cutouts around the pixel nearest to the place, map subtracted; NaN where not finite or saturated.
+    good : ndarray, bool (n, k, k)
+        Finite, not saturated, not a neighbour's.
+    sky : ndarray (n,)
+        Local sky of each star, scaled counts per pixel; 0 where none is subtracted.
+    noise : ndarray (n,)
+        Sky sigma per pixel at the star, scaled counts.
+    gain : float
+        Electrons per scaled count.
+    """
+
+    background: F4
+    step: int
+    x: F8
+    y: F8
+    snr: F8
+    used: Bool
+    reason: tuple[str, ...]
+    data: F4
+    good: Bool
+    sky: F8
+    noise: F8
+    gain: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,12 +97,12 @@ def test_bright_mask_goes_where_the_layout_says(tmp_path, field, sources):
 
 
 def test_epsf_pictures_of_every_cell(tmp_path, field):
-    settings = make_settings(tmp_path)
+    settings = make_settings(tmp_path, epsf={"save_growth_curve": False})
     work = WorkDir.of(settings)
     star = SimpleNamespace(x=20.0, y=30.0, origin="gaia", used=True, reason="")
     cells = {
-        "r00_c00": SimpleNamespace(box=Box(0, 60, 0, 80), candidates=(star,)),
-        "r00_c01": SimpleNamespace(box=Box(60, 120, 0, 80), candidates=()),
+        "r00_c00": SimpleNamespace(box=Box(0, 60, 0, 80), candidates=(star,), diagnosis=None),
+        "r00_c01": SimpleNamespace(box=Box(60, 120, 0, 80), candidates=(), diagnosis=None),
     }
     stamp = np.ones((5, 5), np.float32) / 25
     built = SimpleNamespace(grid=EpsfGrid("m400", {"r00_c00": Epsf(stamp, 3, "epsf")}), meta=cells)

@@ -11,6 +11,7 @@ from tract7dt.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from tract7dt.psf.build import active_cells, build_band, build_cell
+    from tract7dt.psf.diagnosis import diagnose
     from tract7dt.psf.fallback import ChosenPsf, choose_psf, choose_psfs
     from tract7dt.psf.products import BandEpsf, CellMeta, read_band, write_band
     from tract7dt.psf.selection import Candidate
@@ -27,6 +28,7 @@ __all__ = [
     "build_cell",
     "choose_psf",
     "choose_psfs",
+    "diagnose",
     "psf_at",
     "read_band",
     "wing_stamp",
@@ -37,6 +39,7 @@ __getattr__ = names_on_demand(
     __name__,
     {
         "build": ["active_cells", "build_band", "build_cell"],
+        "diagnosis": ["diagnose"],
         "fallback": ["ChosenPsf", "choose_psf", "choose_psfs"],
         "products": ["BandEpsf", "CellMeta", "read_band", "write_band"],
         "selection": ["Candidate"],

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tract7dt.geometry import cell_boxes, cell_tag
 from tract7dt.psf.analytic import moffat_stamp
 from tract7dt.psf.detection import CellImage, detect_cell
+from tract7dt.psf.diagnosis import diagnose_cell
 from tract7dt.psf.object_width import width_of_profiles
 from tract7dt.psf.products import BandEpsf, CellMeta
 from tract7dt.psf.quality import measure_quality
@@ -173,6 +174,7 @@ def build_cell(
         stars=selection.stamps,
         spare=selection.spare,
         stack=stack,
+        diagnosis=diagnose_cell(image, candidates, epsf) if epsf.wants_diagnoses else None,
     )
 
 

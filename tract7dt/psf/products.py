@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tract7dt.errors import ProductError
 from tract7dt.psf.spatial_file import read_spatial, write_spatial
 from tract7dt.store import atomic_path, sha256_bytes, sha256_file, write_json
-from tract7dt.types import Box, Epsf, EpsfGrid
+from tract7dt.types import Box, Epsf, EpsfGrid, PsfDiagnosis
 
 if TYPE_CHECKING:
     from tract7dt.psf.cutouts import StarStamps
@@ -58,7 +58,9 @@ class CellMeta:
         CPU time of the cell.
     stars, spare, stack : StarStamps, StarStamps, Stack or None
         Cutouts of the stack, cutouts that only tell how the PSF varies, and the stack: for the spatial
-        model and diagnostic plots; in memory only, never written.
+        model; in memory only, never written.
+    diagnosis : PsfDiagnosis or None
+        For the pictures, where some are wanted that need it; in memory only.
     """
 
     band: str
@@ -78,6 +80,7 @@ class CellMeta:
     stars: StarStamps | None = field(default=None, repr=False, compare=False)
     spare: StarStamps | None = field(default=None, repr=False, compare=False)
     stack: Stack | None = field(default=None, repr=False, compare=False)
+    diagnosis: PsfDiagnosis | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

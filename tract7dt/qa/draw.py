@@ -22,11 +22,13 @@ from tract7dt.qa.gaia import plot_gaia_augmentation
 from tract7dt.qa.overlay import plot_white_overlay, plot_white_zoom
 from tract7dt.qa.patch import plot_patch_overview
 from tract7dt.qa.psf import plot_epsf
+from tract7dt.qa.psf_background import background_map
+from tract7dt.qa.psf_cell import draw_cell_diagnostics
 from tract7dt.qa.psf_stars import plot_psf_stars
 from tract7dt.qa.sky_page import SIDE
 from tract7dt.qa.stretch import display_factor
 from tract7dt.qa.zp import plot_zp_vs_mag
-from tract7dt.types import F4, F8, U1, Box, EpsfGrid, Field, PatchPayload, ZeroPoint
+from tract7dt.types import F4, F8, U1, Box, EpsfGrid, Field, PatchPayload, PsfDiagnosis, ZeroPoint
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
@@ -81,6 +83,10 @@ class PsfCell(Protocol):
     @property
     def candidates(self) -> Sequence[PsfCandidate]:
         """All that were looked at."""
+
+    @property
+    def diagnosis(self) -> PsfDiagnosis | None:
+        """Background and stars, where they are to be drawn."""
 
 
 class BandCells(Protocol):
@@ -217,28 +223,40 @@ def draw_bright_mask(
 
 
 def draw_epsf_band(settings: Settings, work: WorkDir, field: Field, built: BandCells) -> None:
-    """epsf.png and psfstars.png of every cell of a band; an epsf.png without an ePSF is removed."""
-    band = built.grid.band
+    """The pictures of every cell of a band, as ``epsf.*`` wants them; those without an ePSF are removed."""
+    band, epsf, dpi = built.grid.band, settings.epsf, settings.plotting.dpi
     for tag, cell in built.meta.items():
         folder = work.epsf_cell(band, tag)
-        epsf = built.grid.cells.get(tag)
-        if epsf is None:
+        stamp = built.grid.cells.get(tag)
+        if stamp is None:
             (folder / "epsf.png").unlink(missing_ok=True)
         else:
-            plot_epsf(epsf, {"band": band, "cell": tag}, folder / "epsf.png", dpi=settings.plotting.dpi)
+            plot_epsf(stamp, {"band": band, "cell": tag}, folder / "epsf.png", dpi=dpi)
+        window, found = field.frames[band].window(cell.box), cell.diagnosis
+        _draw_psf_stars(settings, folder, window, cell, band, tag, field.wcs)
+        draw_cell_diagnostics(epsf, folder, window, cell.box, stamp, found, band=band, cell=tag, dpi=dpi)
+
+
+def _draw_psf_stars(
+    settings: Settings, folder: Path, window: F4, cell: PsfCell, band: str, tag: str, wcs: WCS | None
+) -> None:
+    """psfstars.png and, with the background map subtracted, psfstars_bgsub.png."""
+    candidates = [
+        {"x": c.x, "y": c.y, "origin": c.origin, "used": c.used, "reason": c.reason} for c in cell.candidates
+    ]
+    images: dict[str, F4 | None] = {"psfstars.png": window, "psfstars_bgsub.png": None}
+    wanted = settings.epsf.save_patch_background_diagnostics and settings.epsf.background_subtract_patch
+    if wanted and cell.diagnosis is not None:
+        images["psfstars_bgsub.png"] = window - background_map(cell.diagnosis, window.shape, 1)
+    for name, image in images.items():
+        if image is None:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        words = band if name == "psfstars.png" else f"{band}, background subtracted"
         plot_psf_stars(
-            field.frames[band].window(cell.box),
-            cell.box,
-            [
-                {"x": c.x, "y": c.y, "origin": c.origin, "used": c.used, "reason": c.reason}
-                for c in cell.candidates
-            ],
-            folder / "psfstars.png",
-            band=band,
-            cell=tag,
-            wcs=field.wcs,
+            image, cell.box, candidates, folder / name, band=words, cell=tag, wcs=wcs,
             dpi=settings.plotting.dpi,
-        )
+        )  # fmt: skip
 
 
 def draw_patch(

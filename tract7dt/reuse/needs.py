@@ -133,7 +133,12 @@ NEEDS: Mapping[str, Needs] = MappingProxyType(
                 ),
                 "outputs.epsf_dir",
             ),
-            pictures=("plotting.dpi",),
+            pictures=(
+                "plotting.dpi",
+                "epsf.diagnostics_show_colorbar",
+                "epsf.residual_diag_max_stars",
+                *(f"epsf.{name}" for name in EpsfSettings.model_fields if name.startswith("save_")),
+            ),
             free=("epsf.skip_empty_epsf_patches", _GAIA),
         ),
         "summarise_epsf": Needs(result=("outputs.epsf_dir",)),

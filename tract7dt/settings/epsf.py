@@ -103,6 +103,17 @@ class EpsfSettings(Section):
     parallel_bands: Flag = key(True, "Build several bands at once.")
     max_workers: AutoCount = key("auto", "Bands built at once; auto is min(bands, cores).")
 
+    @property
+    def wants_diagnoses(self) -> bool:
+        """Whether a picture is wanted that shows more of a cell than its PSF and its candidates."""
+        switches = (
+            self.save_patch_background_diagnostics,
+            self.save_star_local_background_diagnostics,
+            self.save_growth_curve,
+            self.save_residual_diagnostics,
+        )
+        return any(switches) or self.save_star_montage_max > 0
+
     @classmethod
     def rising_pairs(cls) -> tuple[tuple[str, str], ...]:
         """Magnitude limits and radii."""
