@@ -36,6 +36,8 @@ EXPECTED = {
     "output_catalog.csv",
     "output_catalog.fits",
     "output_catalog.parquet",
+    "outputs/r00_c00_pr00_pc00/cutouts/src_a%2Fb.png",
+    "outputs/r00_c00_pr00_pc00/cutouts/src_halo_7.png",
     "outputs/r00_c00_pr00_pc00/patch_overview.png",
     "overlay/white_overlay.png",
     "patches/patches.csv",
@@ -105,6 +107,24 @@ def test_everything_that_belongs_to_a_run_is_up_and_described(s3: S3Server, sett
     )
     assert latest["manifest_sha256"] == hashlib.sha256((run / "manifest.json").read_bytes()).hexdigest()
     assert not (Path(settings.outputs.work_dir) / ".publish").exists()
+
+
+def test_cutouts_lie_where_the_report_looks_for_them(s3: S3Server, settings: Settings) -> None:
+    """The folder of the fits may have another name; the report in the store links to it by that name."""
+    root = Path(settings.outputs.work_dir)
+    (root / "outputs").rename(root / "fits")
+    outputs = settings.outputs.model_copy(update={"tractor_out_dir": root / "fits"})
+    moved = settings.model_copy(update={"outputs": outputs})
+    publish(moved, "run-1", NIGHT)
+    kept = moved.model_copy(update={"publish": settings.publish.model_copy(update={"cutouts": False})})
+    publish(kept, "run-2", NIGHT)
+    night = folder_of(s3, settings) / NIGHT
+    with_cutouts, without = set(stored(night / "run-1")), set(stored(night / "run-2"))
+    assert {key for key in with_cutouts if "cutouts/" in key} == with_cutouts - without
+    assert "fits/r00_c00_pr00_pc00/cutouts/src_a%2Fb.png" in with_cutouts
+    manifest = check_whole(night / "run-1")
+    kinds = {e["kind"] for e in manifest["objects"] if "/cutouts/" in e["key"]}  # type: ignore[attr-defined]
+    assert kinds == {"cutout"}
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def _catalog(work: WorkDir) -> Path:
 
 _LAST = ("compute_zp", "merge")
 
-#: ``{catalog}``, ``{name}``, ``{command}`` stand for the catalogue's name, the field's, the command's.
+#: ``{catalog}``, ``{name}``, ``{command}`` stand for the catalogue's name, the field's, the command's; ``{fits}``
+#: for the folder of the fits.
 RULES = (
     Rule("catalogue", _LAST, _catalog, "{catalog}.csv", needed=True),
     Rule("catalogue", _LAST, _catalog, "{catalog}.parquet", needed=True),
@@ -76,6 +77,8 @@ RULES = (
     Rule("epsf_plot", ("build_epsf",), lambda w: w.epsf, "*/*/*.png", "EPSFs/"),
     Rule("epsf_summary", ("build_epsf",), lambda w: w.epsf, "epsf_summary.json", "EPSFs/"),
     Rule("patch_plot", ("run_patches",), lambda w: w.fits, "*/patch_overview.png", "outputs/"),
+    # beside the report as they are in work_dir: it shows them when a source is looked at
+    Rule("cutout", ("run_patches",), lambda w: w.fits, "*/cutouts/src_*.png", "{fits}/"),
     Rule("patches", ("build_patches",), lambda w: w.patches, "patches.csv", "patches/"),
     Rule("wcs", ("load_inputs",), _root, "wcs.fits"),
     Rule("report", ("run",), _root, "report.html", text=True),
@@ -111,7 +114,7 @@ class Candidate:
     stage: str
 
 
-def collect(work: WorkDir, summary: dict[str, Any]) -> list[Candidate]:
+def collect(work: WorkDir, summary: dict[str, Any], *, cutouts: bool = True) -> list[Candidate]:
     """Files of a run that are published, by key.
 
     A link that leads out of the folder that the configuration names is passed over with a warning.
@@ -121,6 +124,8 @@ def collect(work: WorkDir, summary: dict[str, Any]) -> list[Candidate]:
     work : WorkDir
     summary : dict
         ``run_summary.json``.
+    cutouts : bool
+        Whether the cutouts of sources are among them (``publish.cutouts``).
 
     Raises
     ------
@@ -132,6 +137,8 @@ def collect(work: WorkDir, summary: dict[str, Any]) -> list[Candidate]:
     found: dict[str, Candidate] = {}
     problems: list[str] = []
     for rule in RULES:
+        if rule.kind == "cutout" and not cutouts:
+            continue
         stage = next((stage for stage in rule.stages if stage in done), None)
         if stage is None:
             if rule.needed:
@@ -143,7 +150,7 @@ def collect(work: WorkDir, summary: dict[str, Any]) -> list[Candidate]:
         if rule.needed and not files:
             problems.append(f"{rule.folder(work) / _pattern(rule, names)}: missing")
         for path, name in files:
-            key = rule.prefix + name
+            key = rule.prefix.replace("{fits}", _fits_folder(work)) + name
             if problem := key_problem(key):
                 problems.append(f"{path}: its name {problem}")
             else:
@@ -151,6 +158,11 @@ def collect(work: WorkDir, summary: dict[str, Any]) -> list[Candidate]:
     if problems:
         raise ProductError("\n  ".join(["the run cannot be published:", *problems]))
     return [found[key] for key in sorted(found)]
+
+
+def _fits_folder(work: WorkDir) -> str:
+    """Folder of the fits relative to the report, which links to what is in it."""
+    return work.fits.relative_to(work.root).as_posix() if work.fits.is_relative_to(work.root) else "outputs"
 
 
 def _pattern(rule: Rule, names: dict[str, str]) -> str:

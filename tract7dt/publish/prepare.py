@@ -82,7 +82,7 @@ def prepare(settings: Settings, run_id: str, night: str, scratch: Path) -> Prepa
     files: dict[str, Path] = {}
     objects: list[PublishedObject] = []
     stats: dict[str, tuple[int, int]] = {}
-    for found in collect(work, summary):
+    for found in collect(work, summary, cutouts=settings.publish.cutouts):
         path = _without_secrets(found, summary, redactor, scratch) if found.rule.text else found.path
         stat = _stat(path)
         files[found.key], stats[found.key] = path, stat

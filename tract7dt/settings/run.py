@@ -147,6 +147,7 @@ class PublishSettings(Section):
     )
     endpoint_url: WebUrl | None = key(None, "Address of an S3-compatible service.")
     link_expiry_seconds: LinkSeconds = key(604800, "Life of presigned links in UI artifacts.", unit="s")
+    cutouts: Flag = key(True, "Publish the cutouts of every source, too; the published report shows them.")
 
 
 class RetentionSettings(Section):
