@@ -228,5 +228,52 @@ def test_on_a_phone_nothing_sticks_out(browser: Any, run: SmallRun) -> None:
         until(browser, "document.getElementById('cutout').naturalWidth")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
         keep(browser, "report_phone")
+        assert console_errors(browser) == []
     finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def fingers(browser: Any, kind: str, *places: tuple[float, float]) -> None:
+    points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
+    browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def test_fingers_zoom_move_and_scroll(browser: Any, run: SmallRun) -> None:
+    """Two fingers zoom about their middle; one scrolls the page, and moves the sky once it is zoomed."""
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+    try:
+        opened(browser, run.work.report)
+        browser.execute_script("report.sky.canvas.scrollIntoView({block: 'center', behavior: 'instant'})")
+        until(browser, "report.sky.view && report.sky.canvas.width > 0")
+        left, top, width, height = browser.execute_script(
+            "const b = report.sky.canvas.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]"
+        )
+        x, y = left + width / 2, top + height / 2
+        zoom, scroll = browser.execute_script("return [report.sky.view.zoom, scrollY]")
+        assert browser.execute_script("return report.sky.canvas.style.touchAction") == "pan-y"
+        fingers(browser, "touchStart", (x, y))
+        for step in range(1, 9):
+            fingers(browser, "touchMove", (x, y - 20 * step))
+        fingers(browser, "touchEnd")
+        until(browser, f"scrollY > {scroll} + 40")
+        assert browser.execute_script("return report.sky.view.zoom") == zoom
+        browser.execute_script("scrollTo({top: arguments[0], behavior: 'instant'})", scroll)
+        fingers(browser, "touchStart", (x - 30, y), (x + 30, y))
+        for step in range(1, 7):
+            fingers(browser, "touchMove", (x - 30 - 10 * step, y), (x + 30 + 10 * step, y))
+        fingers(browser, "touchEnd")
+        closer = until(browser, f"report.sky.view.zoom > 2 * {zoom} && report.sky.view.zoom")
+        assert closer == pytest.approx(3 * zoom, rel=0.05)
+        assert browser.execute_script("return report.sky.canvas.style.touchAction") == "none"
+        middle = browser.execute_script("return report.sky.view.x")
+        fingers(browser, "touchStart", (x, y))
+        for step in range(1, 6):
+            fingers(browser, "touchMove", (x + 10 * step, y))
+        fingers(browser, "touchEnd")
+        until(browser, f"report.sky.view.x < {middle} - 30 * 2 / {closer}")
+        assert console_errors(browser) == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -57,9 +57,29 @@ def test_run_writes_the_report_with_what_it_did(run: SmallRun) -> None:
     assert run.work.report.stat().st_size < 2_000_000
 
 
+def test_what_is_of_others_bears_its_licence(run: SmallRun) -> None:
+    text = run.work.report.read_text(encoding="utf-8")
+    for words in (
+        "d3-zoom 3.0.0",
+        "d3-ease 3.0",
+        "Mike Bostock",
+        "Permission to use, copy, modify",
+        "Robert Penner",
+    ):
+        assert words in text
+
+
 def test_report_asks_for_nothing_elsewhere(run: SmallRun) -> None:
     text = run.work.report.read_text(encoding="utf-8")
-    assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {"http://www.w3.org/2000/svg"}
+    names = {
+        "1999/xhtml",
+        "1999/xlink",
+        "2000/svg",
+        "2000/xmlns/",
+        "XML/1998/namespace",
+    }  # names, no addresses
+    found = set(re.findall(r"https?://[^\s\"'<)]+", text))
+    assert found <= {f"http://www.w3.org/{name}" for name in names}
     assert "default-src 'none'" in text
 
 

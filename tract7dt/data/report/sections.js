@@ -70,8 +70,8 @@ function skySection(sources) {
   const node = section("sky", "Sky", "White stack with the catalogue. Wheel or pinch zooms, drag moves; a click shows a source with its cutouts and spectral energy distribution.",
     el("div", { class: "row" }, el("label", {}, "Show ", select), count, el("label", {}, "Find ", find), button("Find", seek, "Find the source"),
       button("‹", () => step(-1), "Previous source"), button("›", () => step(1), "Next source"),
-      button("+", () => sky.zoomAt(sky.canvas.width / 2, sky.canvas.height / 2, 1.6), "Zoom in"),
-      button("−", () => sky.zoomAt(sky.canvas.width / 2, sky.canvas.height / 2, 1 / 1.6), "Zoom out"),
+      button("+", () => sky.zoomBy(1.6), "Zoom in"),
+      button("−", () => sky.zoomBy(1 / 1.6), "Zoom out"),
       button("Whole field", () => sky.fit(), "Show the whole field"), said),
     el("div", { class: "two" }, el("div", {}, sky.node, el("div", { class: "legend" }, swatch(paper.star, "star", 1),
       swatch(paper.galaxy, "galaxy: exp, dev, sersic", 0), swatch(paper.unknown, "unknown type", 2))), panel.node));

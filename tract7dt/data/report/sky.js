@@ -1,4 +1,4 @@
-// The white stack with the sources on it: wheel, drag and pinch zoom and move, a click chooses a source.
+// The white stack with the sources on it: wheel, drag and pinch (d3-zoom) zoom and move, a click chooses a source.
 class Sky {
   constructor(sources, choose) {
     Object.assign(this, { sources, choose, chosen: -1, filter: () => true });
@@ -9,7 +9,6 @@ class Sky {
     this.image = new Image();
     this.image.onload = () => this.draw();
     this.image.src = T7.white.src;
-    this.pointers = new Map();
     this.#listen();
     new ResizeObserver(() => this.#resize()).observe(this.canvas);
   }
@@ -22,12 +21,28 @@ class Sky {
     this.fit();
     if (this.chosen >= 0) this.show(this.chosen); // it was asked for before the page was laid out
   }
+  // d3 counts in pixels of the page; the view is the middle of the canvas in pixels of the frame, and canvas pixels
+  // a frame pixel.
   fit() {
-    const zoom = 0.98 * Math.min(this.canvas.width / this.nx, this.canvas.height / this.ny);
-    this.least = 0.5 * zoom;
-    this.view = { x: (this.nx - 1) / 2, y: (this.ny - 1) / 2, zoom };
+    const { clientWidth: w, clientHeight: h } = this.canvas;
+    this.whole = 0.98 * Math.min(w / this.nx, h / this.ny);
+    this.zoom.scaleExtent([0.5 * this.whole, 60])
+      .translateExtent([[-0.75 * this.nx, -0.75 * this.ny], [1.75 * this.nx, 1.75 * this.ny]]);
+    this.#go((this.nx - 1) / 2, (this.ny - 1) / 2, this.whole);
+  }
+  #go(x, y, scale) {
+    const { clientWidth: w, clientHeight: h } = this.canvas;
+    const to = d3.zoomIdentity.translate(w / 2 - x * scale, h / 2 - (this.ny - 1 - y) * scale).scale(scale);
+    d3.select(this.canvas).call(this.zoom.transform, to);
+  }
+  #moved({ x, y, k }) {
+    const { clientWidth: w, clientHeight: h, width } = this.canvas;
+    this.view = { x: (w / 2 - x) / k, y: this.ny - 1 - (h / 2 - y) / k, zoom: k * width / w };
+    // While the whole field is seen one finger scrolls the page; two zoom.
+    this.canvas.style.touchAction = this.closer() ? "none" : "pan-y";
     this.draw();
   }
+  closer() { return this.view.zoom * this.canvas.clientWidth / this.canvas.width > 1.05 * this.whole; }
   // Frame pixels (0-based centres, y up) to canvas pixels and back.
   at(x, y) {
     const { x: cx, y: cy, zoom } = this.view;
@@ -37,20 +52,13 @@ class Sky {
     const { x, y, zoom } = this.view;
     return [x + (u - this.canvas.width / 2) / zoom, y - (v - this.canvas.height / 2) / zoom];
   }
-  zoomAt(u, v, factor) {
-    if (!this.view) return;
-    const [x, y] = this.from(u, v);
-    const zoom = Math.min(Math.max(this.view.zoom * factor, this.least), 60 * (window.devicePixelRatio || 1));
-    this.view = { zoom, x: x - (u - this.canvas.width / 2) / zoom, y: y + (v - this.canvas.height / 2) / zoom };
-    this.draw();
-  }
+  zoomBy(factor) { if (this.view) d3.select(this.canvas).call(this.zoom.scaleBy, factor); }
   show(i, closer = true) {
     this.chosen = i;
     if (!this.view) return;
-    const { x, y } = this.sources;
-    if (Number.isFinite(x[i]) && closer) {
-      this.view = { x: x[i], y: y[i], zoom: Math.max(this.view.zoom, Math.min(this.canvas.width / 220, 6)) };
-    }
+    const { x, y } = this.sources, { width, clientWidth } = this.canvas;
+    const scale = Math.max(this.view.zoom, Math.min(width / 220, 6)) * clientWidth / width;
+    if (Number.isFinite(x[i]) && closer) this.#go(x[i], y[i], scale);
     this.draw();
   }
   nearest(u, v, reach) {
@@ -142,48 +150,21 @@ class Sky {
       const box = c.getBoundingClientRect(), ratio = c.width / box.width;
       return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
     };
-    c.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.zoomAt(...place(event), Math.exp(-event.deltaY * 0.0016));
-    }, { passive: false });
-    c.addEventListener("pointerdown", (event) => {
-      c.setPointerCapture(event.pointerId);
-      this.pointers.set(event.pointerId, place(event));
-      this.moved = 0;
+    this.zoom = d3.zoom().clickDistance(6).on("zoom", (event) => this.#moved(event.transform))
+      .filter((event) => !event.button && (event.type !== "touchstart" || event.touches.length > 1 || this.closer()));
+    d3.select(c).call(this.zoom);
+    c.addEventListener("pointermove", (event) => this.view && this.#tell(...this.from(...place(event))));
+    c.addEventListener("click", (event) => {
+      const i = this.nearest(...place(event), 22 * (window.devicePixelRatio || 1));
+      if (i >= 0) this.choose(i);
     });
-    c.addEventListener("pointermove", (event) => {
-      const now = place(event);
-      this.#tell(...this.from(...now));
-      const before = this.pointers.get(event.pointerId);
-      if (!before) return;
-      if (this.pointers.size === 2) {
-        const other = [...this.pointers].find(([id]) => id !== event.pointerId)[1];
-        const gap = (p) => Math.hypot(p[0] - other[0], p[1] - other[1]) || 1;
-        this.zoomAt((now[0] + other[0]) / 2, (now[1] + other[1]) / 2, gap(now) / gap(before));
-        this.moved = 99;
-      } else {
-        this.moved += Math.hypot(now[0] - before[0], now[1] - before[1]);
-        this.view.x -= (now[0] - before[0]) / this.view.zoom;
-        this.view.y += (now[1] - before[1]) / this.view.zoom;
-        this.draw();
-      }
-      this.pointers.set(event.pointerId, now);
-    });
-    const end = (event) => {
-      const was = this.pointers.delete(event.pointerId);
-      if (was && event.type === "pointerup" && this.moved < 6 * (window.devicePixelRatio || 1)) {
-        const i = this.nearest(...place(event), 22 * (window.devicePixelRatio || 1));
-        if (i >= 0) this.choose(i);
-      }
-    };
-    c.addEventListener("pointerup", end);
-    c.addEventListener("pointercancel", end);
     c.addEventListener("keydown", (event) => {
-      const step = 60 / this.view.zoom;
-      const move = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] }[event.key];
-      if (move) { this.view.x += move[0]; this.view.y += move[1]; this.draw(); }
-      else if (event.key === "+" || event.key === "=") this.zoomAt(c.width / 2, c.height / 2, 1.4);
-      else if (event.key === "-") this.zoomAt(c.width / 2, c.height / 2, 1 / 1.4);
+      const step = 60 * c.clientWidth / c.width;
+      const move = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] }[event.key];
+      const closer = { "+": 1.4, "=": 1.4, "-": 1 / 1.4 }[event.key];
+      const { zoom } = this.view;
+      if (move) d3.select(c).call(this.zoom.translateBy, ...move.map((d) => d / (zoom * c.clientWidth / c.width)));
+      else if (closer) this.zoomBy(closer);
       else return;
       event.preventDefault();
     });

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report_html", "write_report"]
 
-_SCRIPTS = ("base.js", "chart.js", "sky.js", "source.js", "sections.js", "start.js")
+_SCRIPTS = ("vendor/d3-zoom.min.js", "base.js", "chart.js", "sky.js", "source.js", "sections.js", "start.js")
 #: Stars of a band in the zero-point plot; of more, every n-th is shown.
 _MOST_STARS = 3000
 
