@@ -8,11 +8,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.fields import read_field
+from flows.fields import given_of
 from flows.parameters import Given, read_given
 from flows.publication import store_address
 from tract7dt.errors import Tract7dtError
@@ -80,31 +80,9 @@ def check_field(path: Path, night: str | None = None) -> list[Finding]:
 
 
 def _given(path: Path, night: str | None) -> Given:
-    field = None
-    values: dict[str, Any] = {}
-    config = str(path)
-    if "://" not in config and _is_field_file(path):
-        field = read_field(path)
-        config, values = field.config, field.parameters
-    zone = load_settings(config).settings.night.timezone
-    return Given(
-        config,
-        field.name if field else None,
-        night or evening_before(datetime.datetime.now(datetime.UTC), zone),
-        values.get("overrides") or {},
-        tuple(values.get("refresh") or ()),
-    )
-
-
-def _is_field_file(path: Path) -> bool:
-    """A configuration has sections, a file of a field names a configuration."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return True  # reading it as one says what is wrong
-    return not (isinstance(values, dict) and "inputs" in values)
+    given = given_of(path)
+    zone = load_settings(given.config).settings.night.timezone
+    return replace(given, night=night or evening_before(datetime.datetime.now(datetime.UTC), zone))
 
 
 def _inputs(settings: Settings, given: Given) -> tuple[list[ImageInfo], int, list[Finding]]:

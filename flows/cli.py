@@ -136,6 +136,25 @@ def check_field(
 
 
 @app.command()
+def retention(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="fields/NAME.yaml, or a configuration.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Remove what retention of the configuration says of a field's old nights, here and where it is published."""
+    with Outcome(debug):
+        from flows.fields import given_of
+        from flows.parameters import read_template
+        from flows.retention import tidy
+
+        removals = tidy(read_template(given_of(file)), dry_run)
+        for removal in removals:
+            size = f"{removal.n_files} files, {removal.n_bytes / 1e6:.1f} MB"
+            typer.echo(f"{removal.night}  {', '.join(removal.what):<26} {size:<24} {removal.where}")
+        typer.echo(f"{len(removals)} runs {'would lose' if dry_run else 'lost'} files")
+
+
+@app.command()
 def serve(
     site: Site = Path("deployments"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 4200,

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from flows.parameters import Given
 from tract7dt.errors import ConfigError
 from tract7dt.store import write_text
 from tract7dt.store.urls import is_url, name_problem
@@ -22,6 +23,7 @@ __all__ = [
     "TAG",
     "FieldFile",
     "field_files",
+    "given_of",
     "prefect_yaml",
     "read_field",
     "read_fields",
@@ -154,6 +156,31 @@ def read_field(path: Path) -> FieldFile:
     if problems:
         raise ConfigError("\n".join(problems))
     return found.model_copy(update={"name": name, "config": config})
+
+
+def given_of(path: Path) -> Given:
+    """What runs of a field are given, without a night: from its file, or from its configuration alone.
+
+    Raises
+    ------
+    ConfigError
+        One line for each thing that is wrong with the file of the field.
+    """
+    if "://" in str(path) or not _is_field_file(path):
+        return Given(str(path))
+    field = read_field(path)
+    values = field.parameters
+    overrides, refresh = values.get("overrides") or {}, tuple(values.get("refresh") or ())
+    return Given(field.config, field.name, overrides=overrides, refresh=refresh)
+
+
+def _is_field_file(path: Path) -> bool:
+    """A configuration has sections, a file of a field names a configuration."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return True  # reading it as one says what is wrong
+    return not (isinstance(values, dict) and "inputs" in values)
 
 
 def _parameter_problems(path: Path, parameters: dict[str, Any]) -> list[str]:

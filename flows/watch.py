@@ -25,16 +25,18 @@ from flows.health import health_rows, runs_by_night
 from flows.notices import DID_NOT_RUN, tell, tell_that_it_watches
 from flows.parameters import read_template, slug
 from flows.publication import store_address
+from flows.retention import tidy
 from flows.site import SiteField, last_time, runs_since, site_fields
 from tasks.policy import forward_logs
 from tract7dt.errors import ConfigError, StageError, Tract7dtError
 from tract7dt.nights import evening_before
-from tract7dt.upkeep import Removal, history, tidy_published, tidy_work_dirs
+from tract7dt.upkeep import history
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from tract7dt.settings import Settings
+    from tract7dt.upkeep import Removal
 
 __all__ = ["retention", "watch"]
 
@@ -83,7 +85,10 @@ def retention(fields: Names = [], dry_run: DryRun = False) -> None:  # noqa: B00
         found = site_fields(client, fields)
         for field in found:
             with _noted(field, troubles):
-                rows += [_row(field.name, removal, dry_run) for removal in tidy(field, dry_run)]
+                rows += [
+                    _row(field.name, removal, dry_run)
+                    for removal in tidy(read_template(field.given), dry_run)
+                ]
         if rows:
             title = "What would go" if dry_run else "What went"
             _put(client, "site-retention", "table", json.dumps(rows), title)
@@ -111,21 +116,6 @@ def _end(fields: Sequence[SiteField], troubles: Sequence[str]) -> None:
 
 
 # --- retention -----------------------------------------------------------------------------------------------
-def tidy(field: SiteField, dry_run: bool) -> list[Removal]:
-    """Remove what has served its time of one field."""
-    template = read_template(field.given)
-    today = evening_before(datetime.datetime.now(datetime.UTC), template.night.timezone)
-    with store_address(template):
-        removals = [*tidy_work_dirs(template, today, dry_run), *tidy_published(template, today, dry_run)]
-    for removal in removals:
-        log.info(
-            "%s %s: %s of %s, %d files, %d bytes",
-            field.name, removal.night, "would remove" if dry_run else "removed", " and ".join(removal.what),
-            removal.n_files, removal.n_bytes,
-        )  # fmt: skip
-    return removals
-
-
 def _row(field: str, removal: Removal, dry_run: bool) -> dict[str, Any]:
     return {
         "field": field,

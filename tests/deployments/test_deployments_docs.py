@@ -69,3 +69,5 @@ def test_the_page_works_command_by_command(tmp_path: Path) -> None:
     assert fetched == ["output_catalog.csv", "output_catalog.fits", "output_catalog.parquet"]
     assert re.search(r"(\d+) of \1 files are sound", ran.stdout)
     assert re.search(r"SIM6\s.*latest", ran.stdout)
+    assert ran.stdout.count("tract7dt: a zero point jumped") == 1
+    assert "0 runs would lose files" in ran.stdout

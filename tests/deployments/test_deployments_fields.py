@@ -218,6 +218,22 @@ def test_exit_codes(data: Path, tmp_path: Path, text: str, code: int) -> None:
     assert ran.exit_code == code, ran.output
 
 
+def test_retention_of_a_field_by_hand(data: Path, tmp_path: Path) -> None:
+    for night in ("2026-01-01", "2026-01-02"):
+        work = data / "runs" / night
+        (work / "patch_payloads").mkdir(parents=True)
+        (work / "patch_payloads" / "a.fits.gz").write_text("payload")
+        (work / "run_summary.json").write_text(json.dumps({"status": "done", "parameters": {"night": night}}))
+    more = "parameters: {overrides: {retention.payloads_days: 1}}\n"
+    command = ["retention", str(file_of(tmp_path, GOOD + more))]
+    ran = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert (ran.exit_code, ran.output.splitlines()[-1]) == (0, "2 runs would lose files"), ran.output
+    assert len(list(data.glob("runs/*/patch_payloads/*"))) == 2
+    ran = CliRunner().invoke(app, command)
+    assert (ran.exit_code, ran.output.splitlines()[-1]) == (0, "2 runs lost files"), ran.output
+    assert not list(data.glob("runs/*/patch_payloads/*"))
+
+
 # --- on a server ------------------------------------------------------------------------------------------
 
 
