@@ -49,7 +49,7 @@ Names = Annotated[list[str], Field(description="Fields; none named: all of the s
 DryRun = Annotated[bool, Field(description="Only say what would go.")]
 
 
-@flow(name="watch", persist_result=False)
+@flow(name="watch", flow_run_name="look at the fields", persist_result=False)
 def watch(fields: Names = []) -> None:  # noqa: B006 -- the form shows it; nobody changes it
     """Bring the fields' tables of health up to date, and tell of fields that did not run.
 
@@ -69,7 +69,7 @@ def watch(fields: Names = []) -> None:  # noqa: B006 -- the form shows it; nobod
     _end(found, troubles)
 
 
-@flow(name="retention", persist_result=False)
+@flow(name="retention", flow_run_name="old nights", persist_result=False)
 def retention(fields: Names = [], dry_run: DryRun = False) -> None:  # noqa: B006
     """Remove what ``retention`` of each field's configuration says, here and where it is published.
 

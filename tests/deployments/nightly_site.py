@@ -84,8 +84,9 @@ class Site:
         (fields / f"{name}.yaml").write_text(f"config: ../data/{name}/config.yaml\n{schedule}")
         return data
 
-    def serve(self) -> None:
+    def serve(self, runs: int = 1) -> None:
         command = [sys.executable, "-m", "flows.cli", "serve", str(self.folder), "--port", str(self.port)]
+        command += ["--runs", str(runs)]
         with (self.folder / "serve.log").open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=self.environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
@@ -106,7 +107,7 @@ class Site:
     def request(self, method: str, path: str, body: Any) -> Any:
         request = urllib.request.Request(
             f"{self.ui}/api{path}",
-            data=json.dumps(body).encode(),
+            data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
             method=method,
         )
