@@ -40,9 +40,9 @@ test-ui: $(VENV)/.installed-dev
 	.ci/browser
 	TRACT7DT_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest tests/ui
 
-# Minutes: a site from nothing, its schedule, its failures, the blocks of docs/deployment.md.
+# Minutes: a site from nothing, its schedule, its limits, its failures, who is told, the blocks of docs/deployment.md.
 test-night: $(VENV)/.installed-dev
-	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/pytest -m slow tests/deployments
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/pytest -m slow tests/deployments tests/upkeep
 
 # Faults in real runs: kills everywhere, full disks, a server that goes and comes back.
 test-faults: $(VENV)/.installed-dev

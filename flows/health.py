@@ -69,9 +69,10 @@ def health_rows(
         earlier = [r.zero_points for r in records if r.night < night][:n_nights]
         rows.append(
             {"night": night, "status": _status(record, run, night in missed)}
+            | _run(record, run, address)
             | _counts(record)
             | _zero_points(record, earlier, limit_mag)
-            | _link(record, run, address)
+            | {"results": record.where if record is not None else ""}
         )
     return rows
 
@@ -113,19 +114,18 @@ def _zero_points(
     far = jumps(points, earlier, limit_mag) if limit_mag is not None else []
     told = ", ".join(f"{jump.band} {jump.difference:+.3f}" for jump in far)
     return {
-        "zero points (mag)": ", ".join(f"{band} {value:.3f}" for band, value in points.items()),
         "jumps (mag)": told,
+        "zero points (mag)": ", ".join(f"{band} {value:.3f}" for band, value in points.items()),
     }
 
 
-def _link(record: NightRecord | None, run: FlowRun | None, address: str) -> Row:
+def _run(record: NightRecord | None, run: FlowRun | None, address: str) -> Row:
     seconds = record.wall_s if record is not None else 0.0
     if run is not None and (record is None or record.run_id != str(run.id)):
         seconds = (run.total_run_time or datetime.timedelta()).total_seconds()
-    run_id = str(run.id) if run is not None else record.run_id if record is not None else ""
+    short = str(run.id)[:8] if run is not None else record.run_id[:8] if record is not None else ""
     return {
+        # The UI makes a link of this in a table, too.
+        "run": f"[{short}]({address}/runs/flow-run/{run.id})" if run is not None else short,
         "time": duration(seconds) if seconds else "",
-        "run": run_id[:8],
-        "link": f"{address}/runs/flow-run/{run.id}" if run is not None else "",
-        "results": record.where if record is not None else "",
     }

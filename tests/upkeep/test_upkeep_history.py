@@ -172,13 +172,14 @@ def test_a_row_a_night(tmp_path: Path) -> None:
         ("2026-01-03", "done"),
         ("2026-01-02", "done"),
     ]
-    assert rows[1]["link"] == "http://ui/runs/flow-run/bad"
+    assert rows[1]["run"] == "[bad](http://ui/runs/flow-run/bad)"
     assert rows[1]["time"] == "1 min 15 s"
     assert rows[2] == {
-        "night": "2026-01-04", "status": "Completed", "sources": 40, "fitted": 32, "reliable": 24,
-        "share": "75.0%", "patches failed": 0, "zero points (mag)": "m400 25.310", "jumps (mag)": "m400 +0.300",
-        "time": "1 min 05 s", "run": "run-2026", "link": "http://ui/runs/flow-run/run-2026-01-04",
+        "night": "2026-01-04", "status": "Completed", "run": "[run-2026](http://ui/runs/flow-run/run-2026-01-04)",
+        "time": "1 min 05 s", "sources": 40, "fitted": 32, "reliable": 24, "share": "75.0%", "patches failed": 0,
+        "jumps (mag)": "m400 +0.300", "zero points (mag)": "m400 25.310",
         "results": str(tmp_path / "2026-01-04" / "run"),
     }  # fmt: skip
+    assert rows[3]["run"] == "run-2026"  # of a run that the server does not know
     assert {row["jumps (mag)"] for row in rows[3:]} == {""}
     json.dumps(rows, allow_nan=False)
