@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tract7dt.errors import ProductError
@@ -88,4 +89,5 @@ def typed(values: object, column: Column, index: pd.Index) -> pd.Series:
 def missing_values(column: Column, index: pd.Index) -> pd.Series:
     """The column of rows without a value: NaN, null, False or ""."""
     value = {"float64": float("nan"), "int64": pd.NA, "bool": False, "str": ""}[column.dtype]
-    return typed([value] * len(index), column, index)
+    kind = {"float64": float, "bool": bool}.get(column.dtype, object)
+    return typed(np.full(len(index), value, dtype=kind), column, index)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from astropy.io import fits
+from numpy.typing import NDArray
 
+from tract7dt.catalog.text import text_array
 from tract7dt.flags import EXCLUSION_REASONS, QUALITY_ISSUES
 from tract7dt.schema import describe
 from tract7dt.store import atomic_path
@@ -27,6 +32,12 @@ MAX_NAME = 60
 
 #: Stands for a missing integer (TNULL).
 NULL = np.iinfo(np.int64).min
+
+#: Rows are written some at a time, of so many bytes together.
+_ROWS_BYTES = 1 << 24
+
+#: FITS files consist of blocks.
+_BLOCK = 2880
 
 
 def write_fits(
@@ -53,19 +64,57 @@ def write_fits(
     primary = fits.PrimaryHDU()
     for line in _comments(metadata or {}):
         primary.header.add_comment(line)
-    hdus = [primary]
+    hdus, parts = fits.HDUList([primary]), []
     for number, start in enumerate(range(0, max(len(names), 1), MAX_COLUMNS), 1):
-        part = range(start, min(start + MAX_COLUMNS, len(names)))
-        columns = [_column(names[i], table.iloc[:, i], bands) for i in part]
-        hdu = fits.BinTableHDU.from_columns(
-            [c for c, _ in columns], nrows=len(table), name="CATALOG" if number == 1 else f"CATALOG{number}"
-        )
-        for i, (_, text) in enumerate(columns, 1):
-            if text:
-                hdu.header.set(f"TCOMM{i}", text, after=f"TTYPE{i}")
-        hdus.append(hdu)
-    with atomic_path(path) as temporary:
-        fits.HDUList(hdus).writeto(temporary, overwrite=True, output_verify="exception")
+        part = [
+            _column(names[i], table.iloc[:, i], bands)
+            for i in range(start, min(start + MAX_COLUMNS, len(names)))
+        ]
+        hdus.append(_empty_table(part, len(table), "CATALOG" if number == 1 else f"CATALOG{number}"))
+        parts.append(part)
+    hdus.update_extend()
+    hdus.verify("exception")
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(primary.header.tostring().encode("ascii"))
+        for hdu, part in zip(hdus[1:], parts, strict=True):
+            stream.write(_with_rows(hdu.header, len(table)).tostring().encode("ascii"))
+            _write_rows(stream, part, len(table))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A column of the file: how it is described, and its bytes row by row."""
+
+    column: fits.Column
+    text: str
+    dtype: str
+    rows: Callable[[slice], NDArray[Any]]
+
+
+def _empty_table(columns: Sequence[_Part], nrows: int, name: str) -> fits.BinTableHDU:
+    """The table without its rows: astropy would hold all of them, the texts several times over."""
+    hdu = fits.BinTableHDU.from_columns([c.column for c in columns], nrows=0, name=name)
+    for i, column in enumerate(columns, 1):
+        if column.text:
+            hdu.header.insert("EXTNAME", (f"TCOMM{i}", column.text))
+    return hdu
+
+
+def _with_rows(header: fits.Header, n: int) -> fits.Header:
+    header["NAXIS2"] = n
+    return header
+
+
+def _write_rows(stream: BinaryIO, columns: Sequence[_Part], n: int) -> None:
+    """The rows of a binary table, some at a time, and what fills the last block."""
+    record = np.dtype([(f"c{i}", column.dtype) for i, column in enumerate(columns)])
+    step = max(1, _ROWS_BYTES // max(record.itemsize, 1))
+    for start in range(0, n if columns else 0, step):
+        rows = np.zeros(min(step, n - start), record)
+        for i, column in enumerate(columns):
+            rows[f"c{i}"] = column.rows(slice(start, start + len(rows)))
+        stream.write(rows.tobytes())
+    stream.write(bytes(-n * record.itemsize % _BLOCK))
 
 
 def fits_names(names: Sequence[str]) -> list[str]:
@@ -92,8 +141,8 @@ def _plain_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", name)[:MAX_NAME] or "column"
 
 
-def _column(name: str, values: pd.Series, bands: Sequence[str]) -> tuple[fits.Column, str]:
-    """FITS column and the text of its TCOMM."""
+def _column(name: str, values: pd.Series, bands: Sequence[str]) -> _Part:
+    """A column of the table as a column of the file."""
     original = str(values.name)
     known = describe(original, bands)
     notes = [known.text] if known is not None else []
@@ -101,22 +150,46 @@ def _column(name: str, values: pd.Series, bands: Sequence[str]) -> tuple[fits.Co
         notes.append(f"Column {json.dumps(original)} of the CSV.")
     unit = known.unit if known is not None and known.unit else None
     kind = values.dtype.kind
+    null, rows = None, values.array
     if kind == "f":
-        column = fits.Column(name, "D", unit=unit, array=values.to_numpy(float))
+        form, dtype = "D", ">f8"
     elif kind == "b":
-        column = fits.Column(name, "L", unit=unit, array=values.to_numpy(bool))
+        form, dtype = "L", "u1"
     elif kind in "iu":
-        whole = values.astype("Int64")
-        null = NULL if whole.isna().any() else None
-        column = fits.Column(name, "K", unit=unit, null=null, array=whole.to_numpy(np.int64, na_value=NULL))
+        form, dtype = "K", ">i8"
+        rows = values.astype("Int64").array
+        null = NULL if rows.isna().any() else None
     else:
-        text = ["" if pd.isna(v) else str(v) for v in values]
-        coded = [t.encode("utf-8") for t in text]
-        if not all(t.isascii() for t in text):
+        rows = text_array(values)
+        if not pc.all(pc.string_is_ascii(rows), min_count=0).as_py():
             notes.append("Text is UTF-8.")
-        width = max(map(len, coded), default=0) or 1
-        column = fits.Column(name, f"{width}A", unit=unit, array=np.array(coded, dtype=f"S{width}"))
-    return column, " ".join(notes)
+        width = pc.max(pc.binary_length(rows)).as_py() or 1
+        form, dtype = f"{width}A", f"S{width}"
+    column = fits.Column(name, form, unit=unit, null=null)
+    return _Part(column, " ".join(notes), dtype, lambda where: _BYTES[form[-1]](rows[where]))
+
+
+def _padded(texts: pa.StringArray) -> NDArray[np.bytes_]:
+    """Texts in UTF-8 without the blanks at their ends, all of the longest one's width."""
+    texts = pc.ascii_rtrim(texts, " \t\n\v\f\r")
+    lengths = pc.binary_length(texts).to_numpy()
+    width = max(int(lengths.max(initial=0)), 1)
+    _, places, data = texts.buffers()
+    letters = np.zeros((len(texts), width), np.uint8)
+    if lengths.any():
+        first = np.frombuffer(places, np.int32)[texts.offset]
+        held = np.frombuffer(data, np.uint8)[first : first + int(lengths.sum())]
+        letters[np.arange(width) < lengths[:, None]] = held
+    return letters.view(f"S{width}")[:, 0]
+
+
+#: Bytes of some rows by the letter of the column's format.
+_BYTES: dict[str, Callable[[Any], NDArray[Any]]] = {
+    "D": lambda rows: np.asarray(rows, np.float64),
+    "L": lambda rows: np.where(np.asarray(rows, bool), np.uint8(ord("T")), np.uint8(ord("F"))),
+    "K": lambda rows: rows.to_numpy(np.int64, na_value=NULL),
+    "A": _padded,
+}
 
 
 def _comments(metadata: Mapping[str, Any]) -> Iterable[str]:

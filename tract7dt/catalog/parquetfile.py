@@ -12,6 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tract7dt.catalog.csvfile import PANDAS_DTYPE
+from tract7dt.catalog.text import text_array
 from tract7dt.errors import ProductError
 from tract7dt.schema import describe
 from tract7dt.store import atomic_path
@@ -21,6 +23,9 @@ __all__ = ["read_parquet", "write_parquet"]
 
 #: Key of the run's metadata in the file's schema.
 METADATA_KEY = b"tract7dt"
+
+#: Rows are packed in groups of so many: a group is held until it is whole.
+_GROUP_ROWS = 1 << 17
 
 
 def write_parquet(
@@ -51,7 +56,8 @@ def write_parquet(
     text = json.dumps(plain(metadata or {}), sort_keys=True, allow_nan=False)
     schema = pa.schema(fields, metadata={METADATA_KEY: text.encode()})
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary, compression="zstd")
+        table_of_arrow = pa.Table.from_arrays(arrays, schema=schema)
+        pq.write_table(table_of_arrow, temporary, compression="zstd", row_group_size=_GROUP_ROWS)
 
 
 def read_parquet(path: str | Path) -> pd.DataFrame:
@@ -79,8 +85,8 @@ def read_parquet(path: str | Path) -> pd.DataFrame:
         elif pa.types.is_boolean(column.type):
             columns[name] = pd.Series(column.to_numpy().astype(bool))
         else:
-            columns[name] = pd.Series(column.to_pylist(), dtype="str")
-    return pd.DataFrame(columns, columns=table.column_names)
+            columns[name] = _texts(column)
+    return pd.DataFrame(columns, columns=table.column_names, copy=False)
 
 
 def _array(values: pd.Series) -> pa.Array:
@@ -92,4 +98,12 @@ def _array(values: pd.Series) -> pa.Array:
         return pa.array(values.astype("Int64"), type=pa.int64())
     if kind == "b":
         return pa.array(values.to_numpy(bool), type=pa.bool_())
-    return pa.array(["" if pd.isna(v) else str(v) for v in values], type=pa.string())
+    return text_array(values)
+
+
+def _texts(column: pa.ChunkedArray) -> pd.Series:
+    """A column of texts as pandas has them."""
+    if not pa.types.is_string(column.type):
+        return pd.Series(column.to_pylist(), dtype="str")
+    series: pd.Series = column.to_pandas(types_mapper={pa.string(): PANDAS_DTYPE["str"]}.get)
+    return series

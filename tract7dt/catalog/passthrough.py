@@ -71,7 +71,7 @@ def with_types(table: pd.DataFrame, bands: Sequence[str]) -> pd.DataFrame:
             columns[name] = values.astype("Int64")
         else:
             columns[name] = values.astype("float64") if values.dtype.kind == "f" else values
-    return pd.DataFrame(columns, index=table.index)
+    return pd.DataFrame(columns, index=table.index, copy=False)
 
 
 def _is_float(value: str) -> bool:

@@ -24,6 +24,8 @@ def write_sources(sources: Sources, path: str | Path) -> None:
     for name, column in sources.table.items():
         if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
             columns[str(name)] = pa.array(column.to_numpy())
+        elif isinstance(column.dtype, pd.StringDtype):
+            columns[str(name)] = pa.array(column, pa.string(), from_pandas=True)
         else:
             texts = [None if pd.isna(value) else str(value) for value in column]
             columns[str(name)] = pa.array(texts, pa.string())

@@ -53,9 +53,9 @@ def pack_sources(run: RunProducts, order: Sequence[str]) -> tuple[dict[str, NDAr
     n = len(table)
     mag, err = spectral_points(run, order)
     flags, names = _flags(table)
-    tags, patch = np.unique(_text(table, "patch_tag"), return_inverse=True)
-    ids = _text(table, "ID") if "ID" in table else np.array([str(i) for i in range(n)])
-    ids = np.where(ids == "", [str(i) for i in range(n)], ids)
+    patch, tags = _different(table, "patch_tag")
+    ids = table["ID"].fillna("").astype(str).tolist() if "ID" in table else [""] * n
+    ids = [name or str(i) for i, name in enumerate(ids)]
     arrays: dict[str, NDArray[Any]] = {
         "x": _first(table, ("x_pix_white_fit", "x_pix_white")).astype(np.float32),
         "y": _first(table, ("y_pix_white_fit", "y_pix_white")).astype(np.float32),
@@ -72,7 +72,7 @@ def pack_sources(run: RunProducts, order: Sequence[str]) -> tuple[dict[str, NDAr
         "mag": mag,
         "err": err,
     }
-    texts = {"id": ids.tolist(), "kinds": list(_TYPES), "flags": names, "patches": tags.tolist()}
+    texts = {"id": ids, "kinds": list(_TYPES), "flags": names, "patches": tags}
     return arrays, texts
 
 
@@ -133,29 +133,40 @@ def _zero_points(run: RunProducts) -> dict[str, float]:
 
 def _flags(table: pd.DataFrame) -> tuple[NDArray[np.uint16], list[str]]:
     """Issues of every row as bits, and what the bits mean; the last ones: unreliable, Gaia star."""
-    issues = _text(table, "fit_quality_issues")
+    issues, texts = _different(table, "fit_quality_issues")
     names = [issue.name for issue in QUALITY_ISSUES]
-    bits = np.zeros(len(table), np.uint16)
-    for bit, name in enumerate(names):
-        bits |= np.uint16(1 << bit) * np.array([name in text.split(",") for text in issues], bool)
+    of_text = [sum(1 << bit for bit, name in enumerate(names) if name in t.split(",")) for t in texts]
+    bits = np.array(of_text, np.uint16)[issues]
     bits |= np.uint16(1 << len(names)) * ~_bool(table, "fit_is_reliable")
-    bits |= np.uint16(1 << (len(names) + 1)) * (_text(table, "gaia_source_id") != "")
+    bits |= np.uint16(1 << (len(names) + 1)) * _given(table, "gaia_source_id")
     return bits, [*names, "unreliable", "gaia"]
 
 
 def _kinds(table: pd.DataFrame) -> NDArray[np.uint8]:
-    fitted, given = _text(table, "stype_fit"), _text(table, "TYPE")
-    kind = np.where(fitted != "", fitted, np.char.lower(np.char.strip(given)))
-    out = np.full(len(table), len(_TYPES) - 1, np.uint8)
-    for code, name in enumerate(_TYPES[:-1]):
-        out[kind == name] = code
-    return out
+    fitted, given = _codes(table, "stype_fit"), _codes(table, "TYPE")
+    return np.where(_given(table, "stype_fit"), fitted, given)
 
 
-def _text(table: pd.DataFrame, name: str) -> NDArray[np.str_]:
+def _codes(table: pd.DataFrame, name: str) -> NDArray[np.uint8]:
+    """Numbers of the types that a column names; that of "" for any other text."""
+    where, texts = _different(table, name)
+    known = [text.strip().lower() for text in texts]
+    code = [_TYPES.index(text) if text in _TYPES else len(_TYPES) - 1 for text in known]
+    return np.array(code, np.uint8)[where]
+
+
+def _different(table: pd.DataFrame, name: str) -> tuple[NDArray[np.intp], list[str]]:
+    """The different texts of a column, sorted, and for each row which of them it has."""
     if name not in table or not len(table):
-        return np.full(len(table), "", dtype=str)
-    return table[name].fillna("").astype(str).to_numpy(str)
+        return np.zeros(len(table), np.intp), [""]
+    where, texts = pd.factorize(table[name].fillna("").astype(str).to_numpy(object), sort=True)
+    return where, [str(text) for text in texts]
+
+
+def _given(table: pd.DataFrame, name: str) -> NDArray[np.bool_]:
+    """Rows in which a column of texts is not empty."""
+    where, texts = _different(table, name)
+    return np.array([text != "" for text in texts], bool)[where]
 
 
 def _bool(table: pd.DataFrame, name: str) -> NDArray[np.bool_]:
