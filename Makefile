@@ -71,10 +71,8 @@ fuzz: $(VENV)/.installed-fuzz
 	done
 
 # Known vulnerabilities of the pinned packages; in an environment of its own.
-audit: $(VENV)/bin/python
-	$(PYTHON) .ci/make_venv.py $(VENV)-audit
-	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
-	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt
+audit:
+	.ci/audit $(PYTHON) $(VENV)-audit
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_fit.py

@@ -122,3 +122,18 @@ def test_the_search_finds_what_it_is_for() -> None:
         assert FORBIDDEN.search(line), line
     for line in ("yaml.safe_load(text)", "model.eval()", "np.load(f, allow_pickle=False)"):
         assert not FORBIDDEN.search(line), line
+
+
+def test_audit_of_the_packages_says_when_nobody_answers_and_costs_no_time() -> None:
+    nobody = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_PROXY": ""}
+    done = subprocess.run(
+        [str(REPOSITORY / ".ci" / "audit"), sys.executable, "/nowhere"],
+        env=dict(os.environ) | nobody | {"no_proxy": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gives no answer" in done.stdout
+    assert ".ci/audit" in (REPOSITORY / "Makefile").read_text()
+    assert "make audit ||" in (REPOSITORY / ".ci" / "run").read_text()
