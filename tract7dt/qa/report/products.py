@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tract7dt.errors import ProductError
@@ -90,7 +91,10 @@ class RunProducts:
         try:
             manifest = json.loads(work.field_manifest.read_text(encoding="utf-8"))
             white = np.load(work.frames / "white.npy", mmap_mode="r", allow_pickle=False)
-            catalog = pd.read_parquet(work.final_catalog.with_suffix(".parquet"))
+            # Column by column, each let go of by arrow once pandas has it: a million rows fill memory twice.
+            catalog = pq.read_table(work.final_catalog.with_suffix(".parquet")).to_pandas(
+                split_blocks=True, self_destruct=True
+            )
             bands = tuple(str(band) for band in manifest["bands"])
         except (OSError, ValueError, KeyError) as error:
             raise ProductError(
