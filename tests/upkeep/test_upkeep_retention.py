@@ -38,8 +38,10 @@ def template(tmp_path: Path) -> Settings:
     """A field with four nights here; ``retention`` says nothing yet."""
     for night in NIGHTS:
         made = make_run(tmp_path / night, None)
-        (made.outputs.work_dir / "outputs/r00_c00_pr00_pc00/cutouts").mkdir()
-        (made.outputs.work_dir / "outputs/r00_c00_pr00_pc00/cutouts/src_1.png").write_text("png")
+        cutouts = made.outputs.work_dir / "outputs/r00_c00_pr00_pc00/cutouts"
+        for cutout in cutouts.iterdir():
+            cutout.unlink()
+        (cutouts / "src_1.png").write_text("png")
     return make_template(tmp_path)
 
 
