@@ -74,23 +74,57 @@ def test_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def _commands(folder: Path, home: Path) -> dict[str, str]:
+    """An environment in which ``tract7dt`` and ``python`` are this checkout's, put into ``folder``."""
+    folder.mkdir(parents=True)
+    for name, rest in (("tract7dt", ' -m flows.cli "$@"'), ("python", ' "$@"')):
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{rest}\n')
+        (folder / name).chmod(0o755)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return kept | {"PATH": path, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home)}
+
+
+def _readme_blocks() -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+
+
+def test_what_the_readme_makes_is_what_ci_makes() -> None:
+    """Its ``make`` commands are lines of what CI runs on a fresh machine."""
+    wanted = [line for block in _readme_blocks() for line in block.splitlines() if line.startswith("make ")]
+    assert wanted == ["make demo", "make test"]
+    assert set(wanted) <= set((ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.slow  # about 25 s of CPU: a run by the flow
+def test_the_readme_runs_a_field(tmp_path: Path) -> None:
+    """Its other block, in an empty folder; between its lines the four keys are filled in, here with a sample's."""
+    (block,) = [block for block in _readme_blocks() if not block.startswith("make ")]
+    first, second = block.strip().splitlines()
+    environment = _commands(tmp_path / ".venv" / "bin", tmp_path / "home")
+    sample = ["tract7dt", "make-sample", "sample", "--size", "260", "260", "--bands", "2"]
+    for command in (
+        ["sh", "-euc", first],
+        sample,
+        ["sh", "-euc", "cp -r sample/* . && mv config.yaml field.yaml"],
+        ["sh", "-euc", second],
+    ):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+        if command[-1] == first:
+            assert "work_dir" in (tmp_path / "field.yaml").read_text(encoding="utf-8")
+    assert (tmp_path / "run" / "output_catalog.csv").is_file()
+
+
 @pytest.mark.slow  # about 40 s of CPU: one run by the flow, two without
 def test_the_quick_start_does_what_it_says(tmp_path: Path) -> None:
     """Its shell blocks, one after the other, in an empty folder."""
     text = (DOCS / "quickstart.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
     assert len(blocks) >= 6
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name, rest in (("tract7dt", ' -m flows.cli "$@"'), ("python", ' "$@"')):
-        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{rest}\n')
-        (tools / name).chmod(0o755)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    environment = kept | {
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "PREFECT_HOME": str(tmp_path / "home"),
-    }
+    environment = _commands(tmp_path / "bin", tmp_path / "home")
     for block in blocks:
         done = subprocess.run(
             ["sh", "-euc", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

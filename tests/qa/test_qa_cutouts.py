@@ -157,6 +157,20 @@ def test_raster_colours_come_back(tmp_path):
     assert (png.pixels[40:58, 5:30] < 60).any(), "the text"
 
 
+def test_enlarged_images_come_back_and_take_little(tmp_path):
+    small = np.random.default_rng(4).integers(0, 64, (60, 80)).astype(np.uint8)
+    sizes = {}
+    for zoom in (1, 4):
+        sheet = Sheet.blank(80 * zoom, 60 * zoom)
+        sheet.image(0, 0, small, zoom)
+        sheet.text(2, 2, "words", size=12)
+        sheet.save(tmp_path / "z.png")
+        png = read_png(tmp_path / "z.png")
+        np.testing.assert_array_equal(png.pixels, sheet.rgb())
+        sizes[zoom] = png.bytes
+    assert sizes[4] < 5 * sizes[1], "16 times the pixels"
+
+
 def test_what_sticks_out_is_cut_off():
     sheet = Sheet.blank(20, 20)
     before = sheet.pixels.copy()
