@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,13 +312,28 @@ class _Coded:
         sample = np.sort(codes[:, ::_SAMPLE_STEP, ::_SAMPLE_STEP].reshape(len(codes), -1), axis=1)
         last = ((sample != _HOLE).sum(axis=1) - 1).clip(0)
         band = np.arange(len(codes))
-        at = (sample[band, (last * p / 100).astype(int)] for p in (p_lo, p_hi))
-        low, high = (self.low + self.step * np.minimum(code, _CODES - 1) for code in at)
-        low, high = np.minimum(low, -np.arcsinh(3 / _SOFTENING)), np.maximum(high, np.arcsinh(9 / _SOFTENING))
-        level = self.low[:, None] + self.step[:, None] * np.arange(256) - low[:, None]
-        tables = grey_index(np.clip(level / (high - low)[:, None], 0, 1), _LEVELS)
-        tables[:, _HOLE] = NO_DATA_INDEX
-        return np.stack([table[image] for table, image in zip(tables, codes, strict=True)])
+        ends = [sample[band, (last * p / 100).astype(int)].tolist() for p in (p_lo, p_hi)]
+        out = np.empty_like(codes)
+        for i, (low, high) in enumerate(zip(*ends, strict=True)):
+            out[i] = self._table(i, low, high)[codes[i]]
+        return out
+
+    def _table(self, band: int, low: int, high: int) -> U1:
+        """Palette index of every code of a band where the codes ``low`` and ``high`` are the percentiles."""
+        first, step = float(self.low[band]), float(self.step[band])
+        darkest = min(first + step * min(low, _CODES - 1), -float(np.arcsinh(3 / _SOFTENING)))
+        brightest = max(first + step * min(high, _CODES - 1), float(np.arcsinh(9 / _SOFTENING)))
+        return _grey_table(first, step, darkest, brightest)
+
+
+@functools.lru_cache(maxsize=4096)
+def _grey_table(first: float, step: float, darkest: float, brightest: float) -> U1:
+    """Most sources have the same two ends, so that few tables serve a patch."""
+    table = grey_index(
+        np.clip((first + step * np.arange(256) - darkest) / (brightest - darkest), 0, 1), _LEVELS
+    )
+    table[_HOLE] = NO_DATA_INDEX
+    return table
 
 
 def _padded(images: U1, margin: int, value: int) -> U1:

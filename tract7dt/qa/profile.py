@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+from numpy.typing import NDArray
 
 from tract7dt.types import F8
 
 __all__ = ["growth_curve", "half_width", "radial_profile"]
+
+#: Parts of a pixel along each axis.
+_PARTS = 5
 
 
 def radial_profile(stamp: F8) -> tuple[F8, F8]:
@@ -53,12 +59,16 @@ def growth_curve(stamp: F8) -> tuple[F8, F8]:
     -------
     radius, share : ndarray, float64
     """
-    parts = 5
-    ny, nx = stamp.shape
-    y = (np.arange(ny * parts) + 0.5) / parts - 0.5 - ny // 2
-    x = (np.arange(nx * parts) + 0.5) / parts - 0.5 - nx // 2
-    fine = np.repeat(np.repeat(np.nan_to_num(stamp, nan=0.0, posinf=0.0, neginf=0.0), parts, 0), parts, 1)
-    which = np.ceil(10.0 * np.hypot(x[None, :], y[:, None])).astype(np.int64).ravel()
-    grown: F8 = np.cumsum(np.bincount(which, fine.ravel()))
+    known = np.nan_to_num(stamp, nan=0.0, posinf=0.0, neginf=0.0)
+    fine = np.repeat(np.repeat(known, _PARTS, 0), _PARTS, 1)
+    grown: F8 = np.cumsum(np.bincount(_rings(stamp.shape[0], stamp.shape[1]), fine.ravel()))
     total = float(grown[-1])
     return np.arange(len(grown)) / 10.0, grown / total if total > 0 else np.zeros(len(grown))
+
+
+@functools.lru_cache(maxsize=8)
+def _rings(ny: int, nx: int) -> NDArray[np.int64]:
+    """Ring, a tenth of a pixel wide, of every part of every pixel."""
+    y = (np.arange(ny * _PARTS) + 0.5) / _PARTS - 0.5 - ny // 2
+    x = (np.arange(nx * _PARTS) + 0.5) / _PARTS - 0.5 - nx // 2
+    return np.ceil(10.0 * np.hypot(x[None, :], y[:, None])).astype(np.int64).ravel()

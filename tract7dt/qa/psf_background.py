@@ -12,6 +12,8 @@ from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
 from tract7dt.qa.style import FAINT, INK, LEVEL, SYMBOLS
 from tract7dt.types import F4, Box, PsfDiagnosis
 
+I8 = NDArray[np.int64]
+
 __all__ = ["background_map", "background_sheet", "star_background_sheet"]
 
 _LEFT, _TOP, _GAP, _BAR, _FOOT = 52, 74, 18, 66, 40
@@ -32,17 +34,20 @@ def background_map(diagnosis: PsfDiagnosis, shape: tuple[int, int], factor: int)
     factor : int
         Pixels of the frame in one of the displayed image.
     """
+    rows, columns = (
+        _between(n, factor, diagnosis.step, m) for n, m in zip(shape, diagnosis.background.shape)
+    )
     kept = diagnosis.background
-    at = [
-        np.clip(((np.arange(n) + 0.5) * factor) / diagnosis.step - 0.5, 0, m - 1)
-        for n, m in zip(shape, kept.shape)
-    ]
-    low = [np.minimum(a.astype(int), max(m - 2, 0)) for a, m in zip(at, kept.shape)]
-    (r, c), (dr, dc) = low, [a - i for a, i in zip(at, low)]
-    r1, c1 = (np.minimum(i + 1, m - 1) for i, m in zip(low, kept.shape))
-    left = kept[np.ix_(r, c)] * (1 - dr)[:, None] + kept[np.ix_(r1, c)] * dr[:, None]
-    right = kept[np.ix_(r, c1)] * (1 - dr)[:, None] + kept[np.ix_(r1, c1)] * dr[:, None]
-    return (left * (1 - dc) + right * dc).astype(np.float32)
+    tall: F4 = kept[rows[0]] * (1 - rows[2])[:, None] + kept[rows[1]] * rows[2][:, None]
+    wide = tall[:, columns[0]] * (1 - columns[2]) + tall[:, columns[1]] * columns[2]
+    return wide.astype(np.float32, copy=False)
+
+
+def _between(n: int, factor: int, step: int, m: int) -> tuple[I8, I8, F4]:
+    """The two of ``m`` means between which each of ``n`` blocks lies, and the share of the second."""
+    at = np.clip((np.arange(n) + 0.5) * factor / step - 0.5, 0, m - 1)
+    low = np.minimum(at.astype(np.int64), max(m - 2, 0))
+    return low, np.minimum(low + 1, m - 1), (at - low).astype(np.float32)
 
 
 def background_sheet(

@@ -24,7 +24,7 @@ from tract7dt.qa.color import to_rgb
 from tract7dt.qa.marker_stamps import marker_stamp, segment_distance
 from tract7dt.qa.palette import PALETTE, to_index
 from tract7dt.qa.style import PAPER, Symbol
-from tract7dt.store import atomic_path
+from tract7dt.store import write_bytes
 from tract7dt.types import F8
 
 __all__ = ["Sheet", "lay", "lay_mark", "lay_marks", "text_width"]
@@ -35,6 +35,8 @@ U1 = NDArray[np.uint8]
 _FEW = 60
 #: Share of pixels that are as those above, from which on a row is written as differences.
 _ALIKE = 0.6
+#: Steps of a letter's coverage.
+_COVER = 24
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -50,23 +52,47 @@ def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 
 @functools.lru_cache(maxsize=2048)
-def _glyph(letter: str, size: int, bold: bool) -> NDArray[np.float32]:
-    """Coverage of a letter; as high as the font, as wide as the way to the next letter."""
+def _glyph(letter: str, size: int, bold: bool) -> U1:
+    """Coverage of a letter, 0 to _COVER; as high as the font, as wide as the way to the next letter."""
     font = _font(size, bold)
     ascent, descent = font.getmetrics()
     core, (dx, dy) = font.getmask2(letter, mode="L", anchor="ls")
     width, height = core.size
-    out = np.zeros((ascent + descent, max(round(font.getlength(letter)), 1)), np.float32)
-    drawn = np.frombuffer(bytes(core), np.uint8).reshape(height, width) / np.float32(255)
+    out = np.zeros((ascent + descent, max(round(font.getlength(letter)), 1)), np.uint8)
+    drawn = np.frombuffer(bytes(core), np.uint8).reshape(height, width)
+    drawn = np.round(drawn * np.float32(_COVER / 255)).astype(np.uint8)
     top, left = max(ascent + dy, 0), max(dx, 0)
     drawn = drawn[: out.shape[0] - top, : max(out.shape[1] - left, 0)]
     out[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
     return out
 
 
-def _text_mask(text: str, size: int, bold: bool) -> NDArray[np.float32]:
+def _text_mask(text: str, size: int, bold: bool) -> U1:
     """Coverage of a line of text, letter by letter: most texts are numbers that come once."""
     return np.concatenate([_glyph(letter, size, bold) for letter in text or " "], axis=1)
+
+
+@functools.lru_cache(maxsize=512)
+def _on_plain(background: int, color: str) -> U1:
+    """Palette index of every coverage of a colour on a background."""
+    share = np.arange(_COVER + 1)[:, None] / _COVER
+    return to_index(PALETTE[background] * (1 - share) + _rgb(color) * share)
+
+
+def _lay_text(pixels: U1, left: int, top: int, mask: U1, color: str) -> None:
+    """Lay a text over one image; what sticks out is cut off. On one colour, as most texts are, by a table."""
+    x0, y0 = max(left, 0), max(top, 0)
+    part = (
+        pixels[y0 : top + mask.shape[0], x0 : left + mask.shape[1]] if top + mask.shape[0] > 0 else pixels[:0]
+    )
+    if left + mask.shape[1] <= 0 or not part.size:
+        return
+    background = int(part[0, 0])
+    if (part == background).all():
+        cover = mask[y0 - top : y0 - top + part.shape[0], x0 - left : x0 - left + part.shape[1]]
+        part[...] = _on_plain(background, color)[cover]
+    else:
+        lay(pixels, left, top, mask.astype(np.float32) / np.float32(_COVER), color)
 
 
 def text_width(text: str, size: int, bold: bool = False) -> int:
@@ -148,11 +174,14 @@ class Sheet:
         What was written, in order.
     marks : dict
         Where each symbol was set, by its name, in pixels of the picture.
+    enlarged : bool
+        Whether an image was enlarged: its rows repeat.
     """
 
     pixels: U1
     texts: list[str] = field(default_factory=list)
     marks: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    enlarged: bool = False
 
     @classmethod
     def blank(cls, width: int, height: int, color: str = PAPER) -> Sheet:
@@ -173,6 +202,7 @@ class Sheet:
         """Set an image of palette indices whose first row is the lowest, as in the sky frames."""
         shown = index[::-1]
         if zoom > 1:
+            self.enlarged = True
             shown = shown.repeat(zoom, axis=0).repeat(zoom, axis=1)
         self.pixels[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
 
@@ -191,20 +221,20 @@ class Sheet:
         self.texts.append(text)
         mask = _text_mask(text, size, bold)
         shift = {"left": 0.0, "centre": 0.5, "right": 1.0}[align]
-        self._blend(round(left - shift * mask.shape[1]), round(top), mask, color)
+        _lay_text(self.pixels, round(left - shift * mask.shape[1]), round(top), mask, color)
 
     def texts_in_line(
         self, middles: Sequence[float], top: float, texts: Sequence[str], *, size: int, color: str
     ) -> None:
         """Write several texts at one height, each around its middle; sooner than one by one."""
         masks = [_text_mask(text, size, False) for text in texts]
-        line = np.zeros((masks[0].shape[0] if masks else 0, self.pixels.shape[1]), np.float32)
+        line = np.zeros((masks[0].shape[0] if masks else 0, self.pixels.shape[1]), np.uint8)
         for middle, mask in zip(middles, masks, strict=True):
             left = max(round(middle - mask.shape[1] / 2), 0)
             part = line[:, left : left + mask.shape[1]]
             np.maximum(part, mask[:, : part.shape[1]], out=part)
         self.texts += texts
-        self._blend(0, round(top), line, color)
+        _lay_text(self.pixels, 0, round(top), line, color)
 
     def mark(
         self, name: str, symbol: Symbol, x: float, y: float, *, size: float, width: float, rim: bool = True
@@ -267,8 +297,7 @@ class Sheet:
 
     def save(self, path: str | os.PathLike[str], dpi: int = 100) -> None:
         """Write the picture as a PNG with palette, whole or not at all."""
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(self.png(dpi))
+        write_bytes(path, self.png(dpi))
 
     def png(self, dpi: int = 100) -> bytes:
         """The picture as a PNG with palette.
@@ -280,9 +309,10 @@ class Sheet:
         rows = np.zeros((height, width + 1), np.uint8)  # a leading 0 a row: no filter
         rows[:, 1:] = self.pixels
         # rows that mostly repeat the one above (enlarged images) as differences from it: filter 2
-        alike = 1 + np.flatnonzero((self.pixels[1:] == self.pixels[:-1]).mean(axis=1) > _ALIKE)
-        rows[alike, 1:] -= self.pixels[alike - 1]
-        rows[alike, 0] = 2
+        if self.enlarged:
+            alike = 1 + np.flatnonzero((self.pixels[1:] == self.pixels[:-1]).mean(axis=1) > _ALIKE)
+            rows[alike, 1:] -= self.pixels[alike - 1]
+            rows[alike, 0] = 2
         packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
         content = packer.compress(rows.tobytes()) + packer.flush()
         per_metre = round(dpi / 0.0254)

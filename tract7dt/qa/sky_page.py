@@ -169,6 +169,7 @@ def sky_page(
     sheet.text(left, 0.5 * size, title, size=round(1.4 * size), color=INK, bold=True)
     sheet.text(left, 2.5 * size, subtitle, size=size, color=FAINT)
     shown = np.repeat(np.repeat(index[::-1], zoom, axis=0), zoom, axis=1) if zoom > 1 else index[::-1]
+    sheet.enlarged = zoom > 1
     sheet.pixels[top : top + height, left : left + width] = shown[-height:, :width]
     limits = (box.x0, box.x1), (box.y0, box.y1)
     draw_axis(sheet, left, top + height, width, limits[0], "x [pix]", horizontal=True, size=size)

@@ -20,7 +20,7 @@ _PALETTE[:_LEVELS, :3] = np.linspace(6, 255, _LEVELS).astype(np.uint8)[:, None]
 _PALETTE[_LEVELS, :3] = np.round(np.array(to_rgb(NO_DATA)) * 255)
 _PALETTE[:, 3] = 255
 _STRIP_PIXELS = 4_000_000
-_SAMPLE = 200_000
+_SAMPLE = 60_000
 # Below this many pixels on the long side, a coarser picture would save nothing and cost detail.
 _SMALL = 700
 

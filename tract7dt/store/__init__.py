@@ -1,6 +1,6 @@
 """Where products lie and how they are written: layout of ``work_dir``, atomic writes, digests."""
 
-from tract7dt.store.atomic import atomic_path, remove_temporaries, write_json, write_text
+from tract7dt.store.atomic import atomic_path, remove_temporaries, write_bytes, write_json, write_text
 from tract7dt.store.digest import ref_to, sha256_bytes, sha256_file
 from tract7dt.store.layout import WorkDir
 from tract7dt.store.recording import note_written, recorded_writes, with_recording
@@ -15,6 +15,7 @@ __all__ = [
     "sha256_bytes",
     "sha256_file",
     "with_recording",
+    "write_bytes",
     "write_json",
     "write_text",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,7 +17,10 @@ import numpy as np
 
 from tract7dt.store.recording import note_written
 
-__all__ = ["atomic_path", "remove_temporaries", "write_json", "write_text"]
+__all__ = ["atomic_path", "remove_temporaries", "write_bytes", "write_json", "write_text"]
+
+#: Temporary names of a process differ; those of two processes do by their number.
+_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -48,6 +52,31 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         note_written(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``target``, whole or not at all; for files that come by the thousand.
+
+    The same promise as :func:`atomic_path`, in a quarter of its time.
+    """
+    path = os.fspath(target)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{next(_NUMBERS)}.tmp{os.path.splitext(name)[1]}")  # noqa: PTH118, PTH122
+    done = False
+    try:
+        try:
+            stream = open(temporary, "xb")  # noqa: PTH123, SIM115 - closed below, before the rename
+        except FileNotFoundError:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            stream = open(temporary, "xb")  # noqa: PTH123, SIM115
+        with stream:
+            stream.write(content)
+        os.replace(temporary, path)  # noqa: PTH105
+        done = True
+    finally:
+        if not done:
+            Path(temporary).unlink(missing_ok=True)
+    note_written(Path(path))
 
 
 def remove_temporaries(folder: str | os.PathLike[str], pid: int | None = None) -> None:
