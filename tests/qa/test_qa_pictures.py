@@ -342,7 +342,7 @@ def test_patch_overview(tmp_path, patch_input):
     assert "3 sources, 1 in the halo" in texts
     assert "x [pix]" in texts
     assert "y [pix]" in texts
-    zoom = 8  # 70 by 60 pixels of the roi on at most 560
+    zoom = 7  # 70 by 60 pixels of the roi on at most 500
     for name, (x, y) in {"star": (15.0, 20.0), "halo": (3.0, 55.0), "start": (16.0, 19.0)}.items():
         expected = ((x + 0.5) * zoom - 0.5, (60 - y - 0.5) * zoom - 0.5)
         np.testing.assert_allclose(sheet.marks[name][0], expected, err_msg=name)
@@ -361,7 +361,7 @@ def test_patch_residual_shows_its_sign(patch_input):
     p.data[:, 5:15, 5:15] -= 20
     bare = dataclasses.replace(p, table=p.table.iloc[:0])
     sheet = overview(bare, dpi=300)
-    (base_x, base_y), zoom = sheet.marks["base box"][0], 8
+    (base_x, base_y), zoom = sheet.marks["base box"][0], 7
     left, top = 52 + 2 * (70 * zoom + 16), 66  # of the third panel
     assert (base_x, base_y) == (10 * zoom - 0.5, 50 * zoom - 0.5)
 
@@ -398,7 +398,7 @@ def test_patch_overview_survives(tmp_path, patch_input):
         check(folder / "o.png")
     assert "every pixel is masked" in overview(cases["masked"]).texts
     unknown = overview(cases["unfitted"], dpi=300).marks["unknown"]
-    expected = [(8 * (x + 1.5) - 0.5, 8 * (60 - (y - 0.5)) - 0.5) for x, y in ((15, 20), (40, 35), (52, 12))]
+    expected = [(7 * (x + 1.5) - 0.5, 7 * (60 - (y - 0.5)) - 0.5) for x, y in ((15, 20), (40, 35), (52, 12))]
     np.testing.assert_allclose(unknown, expected, err_msg="they stand where they started")
 
 

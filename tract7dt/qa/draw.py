@@ -104,6 +104,8 @@ class BandCells(Protocol):
 #: Two pictures a band: beyond this resolution they only take longer.
 _BAND_DPI = 150
 _POINTS = 72.0
+#: Longer side of psfstars.png, pixels; that without background is for comparison, and half as large.
+_STARS = 920
 
 
 def useful_dpi(wanted: int, shape: tuple[int, int], downsample: int = 1) -> int:
@@ -252,10 +254,10 @@ def _draw_psf_stars(
         if image is None:
             (folder / name).unlink(missing_ok=True)
             continue
-        words = band if name == "psfstars.png" else f"{band}, background subtracted"
+        first = name == "psfstars.png"
         plot_psf_stars(
-            image, cell.box, candidates, folder / name, band=words, cell=tag, wcs=wcs,
-            dpi=settings.plotting.dpi,
+            image, cell.box, candidates, folder / name, band=band if first else f"{band}, background subtracted",
+            cell=tag, wcs=wcs, dpi=settings.plotting.dpi, most=_STARS if first else _STARS // 2,
         )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["patch_sheet", "plot_patch_overview", "weighted_stacks"]
 
 #: Longer side of a panel: points as for every picture, and never more pixels than this.
-_SIDE, _MOST = 172.0, 560
+_SIDE, _MOST = 172.0, 500
 _SIGMAS = 5.0
 _LEFT, _TOP, _GAP, _BAR = 52, 66, 16, 52
 _AXIS, _STRIP = 34, 44
@@ -58,7 +58,7 @@ def plot_patch_overview(
     wcs : WCS, optional
         Of the working frame, for compass and scale bar.
     dpi : int
-        A panel is 172 points wide, and at most 560 pixels.
+        A panel is 172 points wide, and at most 500 pixels.
     """
     patch_sheet(data, model, weight, bands, table, patch, wcs=wcs, dpi=dpi).save(path, dpi)
 

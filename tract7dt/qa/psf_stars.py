@@ -62,6 +62,7 @@ def plot_psf_stars(
     cell: str = "",
     wcs: WCS | None = None,
     dpi: int = 300,
+    most: int = _MOST,
 ) -> None:
     """Draw a cell with its PSF stars and the candidates that were turned down, and write psfstars.png.
 
@@ -79,9 +80,12 @@ def plot_psf_stars(
     wcs : WCS, optional
         Of the working frame.
     dpi : int
-        At most :data:`~tract7dt.qa.psf.MAX_DPI` count; the image is never more than 920 pixels.
+        At most :data:`~tract7dt.qa.psf.MAX_DPI` count.
+    most : int
+        Most pixels of the image's longer side.
     """
-    psf_stars_page(window, box, candidates, band=band, cell=cell, wcs=wcs, dpi=dpi).sheet.save(path, dpi)
+    page = psf_stars_page(window, box, candidates, band=band, cell=cell, wcs=wcs, dpi=dpi, most=most)
+    page.sheet.save(path, dpi)
 
 
 def psf_stars_page(
@@ -93,9 +97,10 @@ def psf_stars_page(
     cell: str,
     wcs: WCS | None,
     dpi: int,
+    most: int = _MOST,
 ) -> SkyPage:
     """The picture behind :func:`plot_psf_stars`; its sheet's ``marks`` are by ``used``, ``gaia`` and reason."""
-    side = min(int(_SIDE * min(dpi, MAX_DPI) / 72), _MOST)
+    side = min(int(_SIDE * min(dpi, MAX_DPI) / 72), most)
     factor = display_factor(window.shape, 1, side)
     image = block_mean(window, factor)
     sky = sky_geometry(wcs, (box.x0 + box.x1 - 1) / 2, (box.y0 + box.y1 - 1) / 2)

@@ -227,14 +227,10 @@ class Sheet:
         self, middles: Sequence[float], top: float, texts: Sequence[str], *, size: int, color: str
     ) -> None:
         """Write several texts at one height, each around its middle; sooner than one by one."""
-        masks = [_text_mask(text, size, False) for text in texts]
-        line = np.zeros((masks[0].shape[0] if masks else 0, self.pixels.shape[1]), np.uint8)
-        for middle, mask in zip(middles, masks, strict=True):
-            left = max(round(middle - mask.shape[1] / 2), 0)
-            part = line[:, left : left + mask.shape[1]]
-            np.maximum(part, mask[:, : part.shape[1]], out=part)
         self.texts += texts
-        _lay_text(self.pixels, 0, round(top), line, color)
+        for middle, text in zip(middles, texts, strict=True):
+            mask = _text_mask(text, size, False)
+            _lay_text(self.pixels, round(middle - mask.shape[1] / 2), round(top), mask, color)
 
     def mark(
         self, name: str, symbol: Symbol, x: float, y: float, *, size: float, width: float, rim: bool = True
