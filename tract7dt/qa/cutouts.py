@@ -220,7 +220,7 @@ class CutoutSheet:
         shown = tiles[:, ::-1]
         if self._zoom > 1:
             shown = shown.repeat(self._zoom, axis=1).repeat(self._zoom, axis=2)
-        return np.ascontiguousarray(shown)
+        return shown
 
     def _mark(self, tiles: U1, number: int, x0: int, y0: int, sheet: Sheet) -> None:
         """Start and fitted positions of the source and, thinner, of its neighbours."""

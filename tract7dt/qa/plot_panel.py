@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tract7dt.qa.raster import Sheet, lay
+from tract7dt.qa.raster import Sheet, coverage, lay
 from tract7dt.qa.style import FAINT, INK, Symbol
 from tract7dt.types import F8
 
@@ -100,7 +100,7 @@ class PlotPanel:
             strict=True,
         ):
             cover[y0 : y1 + 1, column] = share
-        lay(self.sheet.pixels, self.left, self.top, cover, color)
+        lay(self.sheet.pixels, self.left, self.top, coverage(cover), color)
 
     def symbols(self, name: str, symbol: Symbol, x: F8, y: F8, unit: float) -> None:
         """Mark values; ``unit`` is a point, pixels. What is outside of the panel is cut off."""
@@ -163,7 +163,7 @@ class PlotPanel:
         for row in range(_FINE):
             for column in range(_FINE):  # a mean over both axes at once takes ten times as long
                 cover += fine[row::_FINE, column::_FINE]
-        lay(self.sheet.pixels, self.left, self.top, share * cover, color)
+        lay(self.sheet.pixels, self.left, self.top, coverage(share * cover), color)
 
 
 def _disc(radius: float) -> list[tuple[int, int]]:

@@ -27,16 +27,17 @@ from tract7dt.qa.style import PAPER, Symbol
 from tract7dt.store import write_bytes
 from tract7dt.types import F8
 
-__all__ = ["Sheet", "lay", "lay_mark", "lay_marks", "text_width"]
+__all__ = ["Sheet", "coverage", "lay", "lay_mark", "lay_marks", "text_width"]
 
 U1 = NDArray[np.uint8]
+U2 = NDArray[np.uint16]
 
 #: Fewer symbols than this are set one by one, more of them in one go over the whole image.
 _FEW = 60
 #: Share of pixels that are as those above, from which on a row is written as differences.
 _ALIKE = 0.6
-#: Steps of a letter's coverage.
-_COVER = 24
+#: Steps in which a colour covers a pixel.
+_COVER = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -52,47 +53,23 @@ def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 
 @functools.lru_cache(maxsize=2048)
-def _glyph(letter: str, size: int, bold: bool) -> U1:
-    """Coverage of a letter, 0 to _COVER; as high as the font, as wide as the way to the next letter."""
+def _glyph(letter: str, size: int, bold: bool) -> U2:
+    """Coverage of a letter; as high as the font, as wide as the way to the next letter."""
     font = _font(size, bold)
     ascent, descent = font.getmetrics()
     core, (dx, dy) = font.getmask2(letter, mode="L", anchor="ls")
     width, height = core.size
-    out = np.zeros((ascent + descent, max(round(font.getlength(letter)), 1)), np.uint8)
-    drawn = np.frombuffer(bytes(core), np.uint8).reshape(height, width)
-    drawn = np.round(drawn * np.float32(_COVER / 255)).astype(np.uint8)
+    out = np.zeros((ascent + descent, max(round(font.getlength(letter)), 1)), np.float32)
+    drawn = np.frombuffer(bytes(core), np.uint8).reshape(height, width) / np.float32(255)
     top, left = max(ascent + dy, 0), max(dx, 0)
     drawn = drawn[: out.shape[0] - top, : max(out.shape[1] - left, 0)]
     out[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
-    return out
+    return coverage(out)
 
 
-def _text_mask(text: str, size: int, bold: bool) -> U1:
+def _text_mask(text: str, size: int, bold: bool) -> U2:
     """Coverage of a line of text, letter by letter: most texts are numbers that come once."""
     return np.concatenate([_glyph(letter, size, bold) for letter in text or " "], axis=1)
-
-
-@functools.lru_cache(maxsize=512)
-def _on_plain(background: int, color: str) -> U1:
-    """Palette index of every coverage of a colour on a background."""
-    share = np.arange(_COVER + 1)[:, None] / _COVER
-    return to_index(PALETTE[background] * (1 - share) + _rgb(color) * share)
-
-
-def _lay_text(pixels: U1, left: int, top: int, mask: U1, color: str) -> None:
-    """Lay a text over one image; what sticks out is cut off. On one colour, as most texts are, by a table."""
-    x0, y0 = max(left, 0), max(top, 0)
-    part = (
-        pixels[y0 : top + mask.shape[0], x0 : left + mask.shape[1]] if top + mask.shape[0] > 0 else pixels[:0]
-    )
-    if left + mask.shape[1] <= 0 or not part.size:
-        return
-    background = int(part[0, 0])
-    if (part == background).all():
-        cover = mask[y0 - top : y0 - top + part.shape[0], x0 - left : x0 - left + part.shape[1]]
-        part[...] = _on_plain(background, color)[cover]
-    else:
-        lay(pixels, left, top, mask.astype(np.float32) / np.float32(_COVER), color)
 
 
 def text_width(text: str, size: int, bold: bool = False) -> int:
@@ -100,7 +77,32 @@ def text_width(text: str, size: int, bold: bool = False) -> int:
     return int(_text_mask(text, size, bold).shape[1])
 
 
-def lay(pixels: U1, left: int, top: int, mask: NDArray[np.float32], color: str) -> None:
+def coverage(mask: NDArray[np.floating]) -> U2:
+    """How far a colour covers pixels (0 to 1), coded for :func:`lay`: 256 times one of a few steps."""
+    steps: U2 = np.round(mask * np.float32(_COVER)).astype(np.uint16) * np.uint16(256)
+    return steps
+
+
+@functools.lru_cache(maxsize=128)
+def _mixed(color: str) -> U1:
+    """Palette index of a colour over every index of the palette, for every step of coverage, flat."""
+    share = (np.arange(_COVER + 1) / _COVER)[:, None, None]
+    mixed = to_index(PALETTE * (1 - share) + _rgb(color) * share)
+    mixed[0] = np.arange(256)
+    return mixed.ravel()
+
+
+@functools.cache
+def _rgb(color: str) -> NDArray[np.float32]:
+    return np.array(to_rgb(color), np.float32) * 255
+
+
+@functools.cache
+def _index(color: str) -> int:
+    return int(to_index(_rgb(color)))
+
+
+def lay(pixels: U1, left: int, top: int, mask: U2, color: str) -> None:
     """Lay a colour over images of palette indices as far as ``mask`` covers; what sticks out is cut off.
 
     Parameters
@@ -109,8 +111,8 @@ def lay(pixels: U1, left: int, top: int, mask: NDArray[np.float32], color: str) 
         Changed in place, all images alike.
     left, top : int
         Where the mask begins.
-    mask : ndarray, float32
-        0 to 1.
+    mask : ndarray, uint16
+        As :func:`coverage` makes it.
     color : str
     """
     height, width = pixels.shape[-2:]
@@ -118,24 +120,20 @@ def lay(pixels: U1, left: int, top: int, mask: NDArray[np.float32], color: str) 
     x1, y1 = min(left + mask.shape[1], width), min(top + mask.shape[0], height)
     if x0 >= x1 or y0 >= y1:
         return
-    cover = mask[y0 - top : y1 - top, x0 - left : x1 - left]
-    rows, cols = np.nonzero(cover > 0.04)
-    where = (..., y0 + rows, x0 + cols)
-    share = cover[rows, cols][:, None]
-    mixed = PALETTE[pixels[where]] * (1 - share) + _rgb(color) * share
-    pixels[where] = to_index(mixed)
+    part = pixels[..., y0:y1, x0:x1]
+    part[...] = _mixed(color).take(mask[y0 - top : y1 - top, x0 - left : x1 - left] + part)
 
 
-@functools.cache
-def _rgb(color: str) -> NDArray[np.float32]:
-    return np.array(to_rgb(color), np.float32) * 255
+@functools.lru_cache(maxsize=256)
+def _stamp(symbol: Symbol, size: float, width: float, rim: bool) -> tuple[tuple[str, U2], ...]:
+    return tuple((color, coverage(mask)) for color, mask in marker_stamp(symbol, size, width, rim))
 
 
 def lay_mark(
     pixels: U1, symbol: Symbol, x: float, y: float, *, size: float, width: float, rim: bool = True
 ) -> None:
     """Set a symbol with its middle at ``(x, y)``, row 0 being the upper one; see :func:`lay`."""
-    for color, mask in marker_stamp(symbol, round(size, 1), round(width, 1), rim):
+    for color, mask in _stamp(symbol, round(size, 1), round(width, 1), rim):
         half = mask.shape[0] // 2
         lay(pixels, round(x) - half, round(y) - half, mask, color)
 
@@ -146,7 +144,7 @@ def lay_marks(
     """Set a symbol at many places; where two of them meet, no rim covers a line. See :func:`lay_mark`."""
     across, down = np.rint(x).astype(int), np.rint(y).astype(int)
     rows, columns = pixels.shape[-2:]
-    for color, mask in marker_stamp(symbol, round(size, 1), round(width, 1), rim):
+    for color, mask in _stamp(symbol, round(size, 1), round(width, 1), rim):
         half = mask.shape[0] // 2
         if len(across) < _FEW:
             for column, row in zip(across.tolist(), down.tolist(), strict=True):
@@ -154,9 +152,9 @@ def lay_marks(
             continue
         near = (across > -half) & (across < columns + half) & (down > -half) & (down < rows + half)
         # with a margin, so that no symbol has to be cut
-        cover = np.zeros((rows + 4 * half, columns + 4 * half), np.float32)
+        cover = np.zeros((rows + 4 * half, columns + 4 * half), np.uint16)
         flat, place = cover.reshape(-1), (down[near] + half) * cover.shape[1] + across[near] + half
-        for dy, dx in zip(*np.nonzero(mask > 0.04), strict=True):
+        for dy, dx in zip(*np.nonzero(mask), strict=True):
             at = place + (dy * cover.shape[1] + dx)
             flat[at] = np.maximum(flat[at], mask[dy, dx])
         lay(pixels, 0, 0, cover[2 * half : 2 * half + rows, 2 * half : 2 * half + columns], color)
@@ -186,7 +184,7 @@ class Sheet:
     @classmethod
     def blank(cls, width: int, height: int, color: str = PAPER) -> Sheet:
         """An empty picture of one colour."""
-        index = to_index(_rgb(color))
+        index = _index(color)
         return cls(np.full((height, width), index, np.uint8))
 
     def copy(self) -> Sheet:
@@ -196,7 +194,7 @@ class Sheet:
     def fill(self, left: int, top: int, width: int, height: int, color: str) -> None:
         """Fill a rectangle."""
         rows, cols = slice(max(top, 0), max(top + height, 0)), slice(max(left, 0), max(left + width, 0))
-        self.pixels[rows, cols] = to_index(_rgb(color))
+        self.pixels[rows, cols] = _index(color)
 
     def image(self, left: int, top: int, index: U1, zoom: int = 1) -> None:
         """Set an image of palette indices whose first row is the lowest, as in the sky frames."""
@@ -221,7 +219,7 @@ class Sheet:
         self.texts.append(text)
         mask = _text_mask(text, size, bold)
         shift = {"left": 0.0, "centre": 0.5, "right": 1.0}[align]
-        _lay_text(self.pixels, round(left - shift * mask.shape[1]), round(top), mask, color)
+        lay(self.pixels, round(left - shift * mask.shape[1]), round(top), mask, color)
 
     def texts_in_line(
         self, middles: Sequence[float], top: float, texts: Sequence[str], *, size: int, color: str
@@ -230,7 +228,7 @@ class Sheet:
         self.texts += texts
         for middle, text in zip(middles, texts, strict=True):
             mask = _text_mask(text, size, False)
-            _lay_text(self.pixels, round(middle - mask.shape[1] / 2), round(top), mask, color)
+            lay(self.pixels, round(middle - mask.shape[1] / 2), round(top), mask, color)
 
     def mark(
         self, name: str, symbol: Symbol, x: float, y: float, *, size: float, width: float, rim: bool = True
@@ -249,7 +247,7 @@ class Sheet:
     def veil(self, left: int, top: int, width: int, height: int, color: str, share: float) -> None:
         """A translucent rectangle."""
         if width > 0 and height > 0:
-            lay(self.pixels, left, top, np.full((height, width), share, np.float32), color)
+            lay(self.pixels, left, top, coverage(np.full((height, width), share, np.float32)), color)
 
     def stroke(self, x0: float, y0: float, x1: float, y1: float, color: str, width: float) -> None:
         """A straight line with smooth edges."""
@@ -257,17 +255,17 @@ class Sheet:
         left, top = int(min(x0, x1)) - pad, int(min(y0, y1)) - pad
         y, x = np.mgrid[top : int(max(y0, y1)) + pad + 1, left : int(max(x0, x1)) + pad + 1].astype(float)
         distance = segment_distance(x, y, np.array([x0, y0]), np.array([x1, y1]))
-        self._blend(left, top, np.clip(0.5 + width / 2 - distance, 0, 1).astype(np.float32), color)
+        lay(self.pixels, left, top, coverage(np.clip(0.5 + width / 2 - distance, 0, 1)), color)
 
     def outline(self, left: int, top: int, width: int, height: int, color: str, dash: int = 0) -> None:
         """A rectangle one pixel wide, dashed if ``dash`` is positive."""
-        index = to_index(_rgb(color))
+        index = _index(color)
         for row in (top, top + height - 1):
             self._run(row, slice(left, left + width), index, dash)
         for column in (left, left + width - 1):
             self._run(slice(top, top + height), column, index, dash)
 
-    def _run(self, rows: int | slice, cols: int | slice, index: U1, dash: int) -> None:
+    def _run(self, rows: int | slice, cols: int | slice, index: int, dash: int) -> None:
         limit = self.pixels.shape
         for at, size in ((rows, limit[0]), (cols, limit[1])):
             if isinstance(at, int) and not 0 <= at < size:
@@ -281,10 +279,7 @@ class Sheet:
         n = int(max(abs(x1 - x0), abs(y1 - y0))) + 1
         x, y = np.rint(np.linspace(x0, x1, n)).astype(int), np.rint(np.linspace(y0, y1, n)).astype(int)
         there = (x >= 0) & (y >= 0) & (x < self.pixels.shape[1]) & (y < self.pixels.shape[0])
-        self.pixels[y[there], x[there]] = to_index(_rgb(color))
-
-    def _blend(self, left: int, top: int, mask: NDArray[np.float32], color: str) -> None:
-        lay(self.pixels, left, top, mask, color)
+        self.pixels[y[there], x[there]] = _index(color)
 
     def rgb(self) -> U1:
         """The picture in colours (height, width, 3)."""
@@ -310,7 +305,7 @@ class Sheet:
             rows[alike, 1:] -= self.pixels[alike - 1]
             rows[alike, 0] = 2
         packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-        content = packer.compress(rows.tobytes()) + packer.flush()
+        content = packer.compress(rows.data) + packer.flush()
         per_metre = round(dpi / 0.0254)
         return _PNG + b"".join(
             (
