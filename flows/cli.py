@@ -181,19 +181,30 @@ def deploy(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Runs at once on the worker's machine."),
     ] = None,
+    cut_off: Annotated[
+        bool,
+        typer.Option(
+            "--cut-off", help="Before a worker starts: runs that the last one left are crashed ones."
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Register the fields of a site with the Prefect server that PREFECT_API_URL names."""
+    """Register the fields of a site with the Prefect server that PREFECT_API_URL names.
+
+    Exit code 2 if a field's file is wrong; the others are registered.
+    """
     with Outcome(debug):
         from flows.deploy import deploy as register
-        from flows.deploy import write_site
+        from flows.deploy import end_what_was_cut_off, write_site
 
         problems = write_site(site.resolve())[1] if write_only else register(site.resolve(), runs)
         for problem in problems:
             typer.echo(f"passed over: {problem}", err=True)
         typer.echo(f"{'written' if write_only else 'registered'}: {site / 'prefect.yaml'}")
+        if cut_off and not write_only and (left := end_what_was_cut_off()):
+            typer.echo(f"{left} runs were cut off when the last worker ended; they are marked as crashed")
         if problems:
-            raise typer.Exit(1)
+            raise typer.Exit(2)
 
 
 def _step(command: str, config: str, debug: bool) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -112,8 +113,16 @@ class Site:
             method=method,
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=180) as answer:  # of a machine that is busy
-            return json.loads(answer.read() or b"null")
+        for pause in (1, 2, 4, 8, None):
+            try:
+                with opener.open(request, timeout=180) as answer:  # of a machine that is busy
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as error:
+                # SQLite that somebody else writes to: the server asks to be asked again.
+                if error.code != 503 or pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError
 
     def runs(self, field: str) -> list[dict[str, Any]]:
         """Runs of a field that have left the schedule, the earliest first."""

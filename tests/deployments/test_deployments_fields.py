@@ -76,6 +76,17 @@ def test_one_wrong_file_costs_no_other(tmp_path: Path) -> None:
         read_fields(tmp_path / "nowhere")
 
 
+def test_a_wrong_file_is_told_by_the_exit_code_and_stops_no_other(tmp_path: Path) -> None:
+    file_of(tmp_path, GOOD)
+    command = ["deploy", str(tmp_path), "--write-only"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    file_of(tmp_path, "config: [1]\n", "B")
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 2  # not 1, after which the unit of the worker tries again
+    assert "passed over" in ran.output
+    assert "UDS" in (tmp_path / "prefect.yaml").read_text()
+
+
 def test_deployments_of_the_fields(tmp_path: Path) -> None:
     file_of(tmp_path, GOOD + "active: false\nparameters: {publish: false}\n")
     file_of(tmp_path, "config: c.yaml\n", "COSMOS")
@@ -249,8 +260,10 @@ def test_prefect_deploys_what_is_written(site: Site, monkeypatch: pytest.MonkeyP
         environment = site_environment(site.folder.parent) | {"PREFECT_API_URL": server.url}
         command = [sys.executable, "-m", "flows.cli", "deploy", str(site.folder), "--runs", "2"]
 
-        def deployed() -> dict[str, Any]:
-            ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        def deployed(*options: str) -> dict[str, Any]:
+            ran = subprocess.run(
+                [*command, *options], env=environment, capture_output=True, text=True, check=False
+            )
             assert ran.returncode == 0, ran.stdout + ran.stderr
             return {d["name"]: d for d in site.post("/deployments/filter", {})}
 
@@ -271,7 +284,9 @@ def test_prefect_deploys_what_is_written(site: Site, monkeypatch: pytest.MonkeyP
 
         (site.folder / "fields" / "B.yaml").unlink()
         file_of(site.folder, "config: /data/none.yaml\ncron: '0 9 * * *'\n", "A")
-        second = deployed()
+        cut = site.post(f"/deployments/{first['A']['id']}/create_flow_run", {"state": {"type": "RUNNING"}})
+        second = deployed("--cut-off")
+        assert site.request("GET", f"/flow_runs/{cut['id']}", None)["state"]["type"] == "CRASHED"
         assert [s["schedule"]["cron"] for s in second["A"]["schedules"]] == ["0 9 * * *"]
         assert second["B"]["schedules"] == []
         # Prefect's scheduler makes runs of it: with a SQLAlchemy that it does not get on with, it makes none.
