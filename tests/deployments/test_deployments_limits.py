@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,11 +17,14 @@ pytestmark = pytest.mark.slow
 FIELDS = ("SIM6", "SIM7")
 
 
-def start(site: Site, name: str) -> str:
+#: Computed anew: a run that reuses all is over before another can meet it.
+ANEW = {"refresh": ["load_inputs", "build_epsf", "run_patches"]}
+
+
+def start(site: Site, name: str, parameters: dict[str, Any]) -> str:
     (deployment,) = site.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
-    # Computed anew: a run that reuses all is over before another can meet it.
-    body = {"parameters": {"refresh": ["load_inputs", "build_epsf", "run_patches"]}}
-    return str(site.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+    made = site.post(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+    return str(made["id"])
 
 
 def spans(site: Site, ids: Sequence[str]) -> dict[str, tuple[datetime, datetime]]:
@@ -55,7 +59,7 @@ def test_runs_of_one_field_wait_for_each_other_and_others_do_not(site: Site) -> 
     for seed, name in enumerate(FIELDS, 6):
         site.add(name, seed, None)
     site.serve(runs=3)
-    first, second, other = start(site, "SIM6"), start(site, "SIM6"), start(site, "SIM7")
+    first, second, other = (start(site, name, ANEW) for name in ("SIM6", "SIM6", "SIM7"))
     found = spans(site, [first, second, other])
     assert not overlap(found[first], found[second])
     assert overlap(found[other], found[first]) or overlap(found[other], found[second])
@@ -68,13 +72,20 @@ def test_the_machine_takes_one_run_at_a_time(site: Site) -> None:
     for seed, name in enumerate(FIELDS, 6):
         site.add(name, seed, None)
     site.serve(runs=1)
-    ids = [start(site, name) for name in FIELDS]
+    ids = [start(site, name, ANEW) for name in FIELDS]
     # The site's own runs do not wait for them.
-    (watch,) = site.post("/deployments/filter", {"deployments": {"name": {"any_": ["hourly"]}}})
-    seen = str(site.post(f"/deployments/{watch['id']}/create_flow_run", {})["id"])
+    seen = start(site, "hourly", {})
     found = spans(site, [*ids, seen])
     assert not any(overlap(found[a], found[b]) for a, b in itertools.combinations(ids, 2))
     assert found[seen][0] < max(found[run][0] for run in ids)
-    keys = {artifact["key"] for artifact in site.post("/artifacts/latest/filter", {})}
-    assert {"sim6-health", "sim6-summary"} <= keys
+
+    # The health of the fields, now that there is something to tell.
+    spans(site, [start(site, "hourly", {})])
+    tables = {artifact["key"]: artifact["data"] for artifact in site.post("/artifacts/latest/filter", {})}
+    for name, run_id in zip(FIELDS, ids):
+        (row,) = json.loads(tables[f"{name.lower()}-health"])
+        assert row["status"] == "Completed"
+        assert row["run"] == f"[{run_id[:8]}]({site.ui}/runs/flow-run/{run_id})"
+        assert row["fitted"] >= row["reliable"] > 0
+        assert row["zero points (mag)"].count("m") == 2
     assert site.stop() == 0

@@ -56,6 +56,26 @@ def automations(site: Site) -> dict[str, Any]:
     return {found["name"]: found for found in site.post("/automations/filter", {})}
 
 
+def fail_a_run(site: Site, name: str) -> str:
+    (deployment,) = [d for d in site.post("/deployments/filter", {}) if d["name"] == "UDS"]
+    run = site.post(f"/deployments/{deployment['id']}/create_flow_run", {"name": name})
+    for state in ({"type": "RUNNING"}, {"type": "FAILED", "message": "no image list"}):
+        site.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    return str(run["id"])
+
+
+def wait_for_event(site: Site, event: str, resource: str) -> None:
+    """What the page Event Feed shows."""
+    end = time.monotonic() + 60
+    asked = {"filter": {"event": {"name": [event]}}}
+    seen: set[str] = set()
+    while resource not in seen and time.monotonic() < end:
+        time.sleep(0.5)
+        found = site.post("/events/filter", asked)["events"]
+        seen = {one["resource"].get("prefect.resource.name", "") for one in found}
+    assert resource in seen
+
+
 class Commands:
     """Commands of an operator of the site."""
 
@@ -103,6 +123,8 @@ def test_who_is_told_what(site: Site, commands: Commands, webhook: tuple[str, li
         for name in ("a run failed", "a zero point jumped", "a field did not run", "nobody watches")
     }
     assert {found["actions"][0]["type"] for found in first.values()} == {"do-nothing"}
+    fail_a_run(site, "UDS 2026-01-01")
+    wait_for_event(site, "prefect.automation.triggered", "tract7dt: a run failed")
 
     # Again, with one: ours are changed, what is switched off stays so, another's is not touched.
     quiet = first["tract7dt: nobody watches"]["id"]
@@ -131,13 +153,11 @@ def test_who_is_told_what(site: Site, commands: Commands, webhook: tuple[str, li
     site.request("PATCH", f"/automations/{quiet}", {"enabled": True})
 
     # A run that fails.
-    (deployment,) = [d for d in site.post("/deployments/filter", {}) if d["name"] == "UDS"]
-    run = site.post(f"/deployments/{deployment['id']}/create_flow_run", {"name": "UDS 2026-01-02"})
-    for state in ({"type": "RUNNING"}, {"type": "FAILED", "message": "no image list"}):
-        site.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    run_id = fail_a_run(site, "UDS 2026-01-02")
     text = wait_for(texts, "UDS 2026-01-02")
     assert text.startswith("tract7dt: a run failed\nUDS 2026-01-02: Failed\nno image list\n")
-    assert run["id"] in text
+    assert f"{site.ui}/runs/flow-run/{run_id}" in text
+    assert len([text for text in texts if "2026-01-01" in text]) == 0
 
     # A zero point that jumps.
     assert commands.watched("jump", str(site.folder / "nights")).splitlines()[0] == "1"
