@@ -53,8 +53,7 @@ def deploy(folder: Path, runs: int | None) -> list[str]:
     """
     fields, problems = write_site(folder)
     _make_pool(runs)
-    if fields:
-        _register(folder)
+    _register(folder)
     _unschedule_those_without_a_file({field.name for field in fields})
     from flows.automations import set_up
 

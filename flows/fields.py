@@ -214,9 +214,7 @@ def prefect_yaml(fields: Sequence[FieldFile]) -> str:
 
     A run waits while another of its field goes on (ENQUEUE): a night is never lost, nor runs twice at once.
     """
-    made = [_deployment(field) for field in fields]
-    if fields:
-        made += [_site_deployment(*each) for each in _OF_THE_SITE]
+    made = [_deployment(field) for field in fields] + [_site_deployment(*each) for each in _OF_THE_SITE]
     content = {"name": "tract7dt", "deployments": made}
     return _HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 

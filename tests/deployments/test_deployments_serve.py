@@ -30,7 +30,7 @@ def _children_of(pid: int) -> set[str]:
 
 def _running(site: Site) -> str:
     """A run that the server takes for running; its id."""
-    (deployment,) = site.post("/deployments/filter", {})
+    (deployment,) = site.post("/deployments/filter", {"deployments": {"name": {"any_": ["UDS"]}}})
     later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"}}
     run = site.post(f"/deployments/{deployment['id']}/create_flow_run", {"state": later})
     answer = site.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING"}, "force": True})
