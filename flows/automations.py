@@ -2,8 +2,9 @@
 
 Whom: ``TRACT7DT_NOTIFY_URL``, a webhook that takes ``{"text": ...}`` (Slack, Mattermost, Google Chat and others),
 or ``TRACT7DT_NOTIFY_BLOCK``, a notification block that somebody has made in the UI. Neither stands in a file of
-the site: the address of a webhook lets whoever has it write there, and Prefect keeps it encrypted. With none,
-the automations still fire, and the UI shows that (Event feed, the page of the automation).
+the site: the address of a webhook lets whoever has it write there, and Prefect keeps it encrypted. It is called by
+Prefect's webhook action, as a notification block would write it into the server's log when the other side answers
+with an error. With none, the automations still fire, and the UI shows that (Event Feed).
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.events.actions import DoNothing, SendNotification
+from prefect.events.actions import CallWebhook, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
+from prefect.types import SecretDict
+from pydantic import SecretStr
 
 from flows.fields import SITE_TAG, TAG
 from flows.notices import DID_NOT_RUN, JUMPED, WATCHED
@@ -28,7 +32,7 @@ from tract7dt.errors import ConfigError
 if TYPE_CHECKING:
     from prefect.events.schemas.automations import Automation
 
-__all__ = ["BLOCK", "NOTIFY_BLOCK", "NOTIFY_URL", "automations", "set_up"]
+__all__ = ["BLOCK", "NOTIFY_BLOCK", "NOTIFY_URL", "Target", "automations", "set_up"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ NOTIFY_URL = "TRACT7DT_NOTIFY_URL"
 NOTIFY_BLOCK = "TRACT7DT_NOTIFY_BLOCK"
 #: Name of the block that holds what TRACT7DT_NOTIFY_URL said.
 BLOCK = "tract7dt-notify"
-_TYPE = "custom-webhook"
+_TYPE = "webhook"
 #: Ours begin so, and say so: nothing else is ever changed.
 _PREFIX = "tract7dt: "
 _OURS = "Kept up by `tract7dt deploy`; switched off, it stays so."
@@ -49,6 +53,14 @@ _RUN = """\
 {{ flow_run | ui_url or '' }}"""
 _FIELD = "{{ event.payload.text }}"
 _SILENT = "Nobody has looked at the fields for three hours: is the worker running?"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Block that messages go through, and of which of the two kinds it is."""
+
+    block: UUID
+    is_webhook: bool
 
 
 def set_up() -> list[str]:
@@ -80,13 +92,13 @@ def set_up() -> list[str]:
     return changed
 
 
-def automations(target: UUID | None, silence: datetime.timedelta = _SILENCE) -> list[AutomationCore]:
+def automations(target: Target | None, silence: datetime.timedelta = _SILENCE) -> list[AutomationCore]:
     """The automations of a site.
 
     Parameters
     ----------
-    target : UUID or None
-        Notification block; None: they fire, and nobody is told.
+    target : Target or None
+        None: they fire, and nobody is told.
     silence : timedelta
         How long nobody looks at the fields until that is told.
     """
@@ -119,12 +131,17 @@ _AT_ONCE: dict[str, Any] = {
 
 
 def _automation(
-    name: str, trigger: EventTrigger, target: UUID | None, subject: str, body: str
+    name: str, trigger: EventTrigger, target: Target | None, subject: str, body: str
 ) -> AutomationCore:
     said = f"tract7dt: {subject.lower()}"
-    action = (
-        DoNothing() if target is None else SendNotification(block_document_id=target, subject=said, body=body)
-    )
+    action: DoNothing | CallWebhook | SendNotification
+    if target is None:
+        action = DoNothing()
+    elif target.is_webhook:
+        text = "{% set text %}" + f"{said}\n{body}" + "{% endset %}"
+        action = CallWebhook(block_document_id=target.block, payload=text + '{"text": {{ text | tojson }}}')
+    else:
+        action = SendNotification(block_document_id=target.block, subject=said, body=body)
     return AutomationCore(
         name=_PREFIX + name, description=_OURS, enabled=True, trigger=trigger, actions=[action]
     )
@@ -145,8 +162,8 @@ def _all(client: SyncPrefectClient) -> list[Automation]:
 
 
 # --- whom to tell -----------------------------------------------------------------------------------------
-def _target(client: SyncPrefectClient) -> UUID | None:
-    """The block that messages go through; None if there is none."""
+def _target(client: SyncPrefectClient) -> Target | None:
+    """What messages go through; None if there is nothing."""
     url, block = os.environ.get(NOTIFY_URL, "").strip(), os.environ.get(NOTIFY_BLOCK, "").strip()
     if block:
         kind, _, name = block.partition("/")
@@ -155,23 +172,18 @@ def _target(client: SyncPrefectClient) -> UUID | None:
             raise ConfigError(
                 f"{NOTIFY_BLOCK}: there is no block {block!r}; expected TYPE/NAME, as slack-webhook/night"
             )
-        return found
-    if not url:
-        return _block(client, BLOCK, _TYPE)
+        return Target(found, is_webhook=kind == _TYPE)
     if url == "none":
         if old := _block(client, BLOCK, _TYPE):
             client.delete_block_document(old)
         return None
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise ConfigError(f"{NOTIFY_URL}: expected the address of a webhook, https://..., or none")
-    made = CustomWebhookNotificationBlock(
-        name=BLOCK,
-        url="{{url}}",  # from the secrets, so that neither the UI nor the API shows it
-        json_data={"text": "{{subject}}\n{{body}}"},
-        secrets={"url": url},
-    )
-    made.save(BLOCK, overwrite=True)
-    return _block(client, BLOCK, _TYPE)
+    if url:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ConfigError(f"{NOTIFY_URL}: expected the address of a webhook, https://..., or none")
+        headers = {"Content-Type": "application/json"}
+        Webhook(url=SecretStr(url), headers=SecretDict(headers)).save(BLOCK, overwrite=True)
+    held = _block(client, BLOCK, _TYPE)
+    return None if held is None else Target(held, is_webhook=True)
 
 
 def _block(client: SyncPrefectClient, name: str, kind: str) -> UUID | None:

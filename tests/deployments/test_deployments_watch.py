@@ -29,8 +29,9 @@ def webhook() -> Iterator[tuple[str, list[str]]]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            texts.append(str(json.loads(body)["text"]))
-            self.send_response(200)
+            text = str(json.loads(body)["text"])
+            texts.append(text)
+            self.send_response(500 if "is refused" in text else 200)
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
@@ -141,7 +142,7 @@ def test_who_is_told_what(site: Site, commands: Commands, webhook: tuple[str, li
         name: found["id"] for name, found in first.items()
     }
     assert {found["actions"][0]["type"] for name, found in second.items() if name != "theirs"} == {
-        "send-notification"
+        "call-webhook"
     }
     assert (second["theirs"], second["tract7dt: nobody watches"]["enabled"]) == (before, False)
     # The third time nothing changes, with the target in the environment and without.
@@ -158,6 +159,12 @@ def test_who_is_told_what(site: Site, commands: Commands, webhook: tuple[str, li
     assert text.startswith("tract7dt: a run failed\nUDS 2026-01-02: Failed\nno image list\n")
     assert f"{site.ui}/runs/flow-run/{run_id}" in text
     assert len([text for text in texts if "2026-01-01" in text]) == 0
+
+    # One whose message the other side does not take, with what JSON has to escape.
+    fail_a_run(site, 'UDS "is refused" \\ <b>')
+    assert wait_for(texts, "is refused").startswith(
+        'tract7dt: a run failed\nUDS "is refused" \\ <b>: Failed\n'
+    )
 
     # A zero point that jumps.
     assert commands.watched("jump", str(site.folder / "nights")).splitlines()[0] == "1"

@@ -38,11 +38,11 @@ def silence(seconds: str) -> None:
     """Let the automation that waits for a sign of the watch wait for seconds only."""
     from prefect.client.orchestration import get_client
 
-    from flows.automations import BLOCK, automations
+    from flows.automations import BLOCK, Target, automations
 
     with get_client(sync_client=True) as client:
-        block = client.read_block_document_by_name(BLOCK, "custom-webhook").id
-        wanted = automations(block, timedelta(seconds=float(seconds)))[-1]
+        block = client.read_block_document_by_name(BLOCK, "webhook").id
+        wanted = automations(Target(block, is_webhook=True), timedelta(seconds=float(seconds)))[-1]
         (found,) = client.read_automations_by_name(wanted.name)
         client.update_automation(found.id, wanted)
 
