@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from synthetic_catalog import BANDS, make_audit, make_fit, make_payload, make_sources, make_wcs
 
-from tract7dt.catalog import merge, patch_table, read_merged, write_merged
+from tract7dt.catalog import csv_text, merge, patch_table, read_merged, write_merged
+from tract7dt.catalog.csvfile import read_csv, write_csv
 from tract7dt.catalog.fitsfile import write_fits
 from tract7dt.sources import read_sources, write_sources
 from tract7dt.types import Sources
@@ -37,7 +43,7 @@ def calls_of(work: Callable[[], Any]) -> int:
 
 
 def through_all(n: int, folder: Path) -> None:
-    """Base catalogue to disk and back, merge with a patch of nine sources, merged and FITS to disk, and back."""
+    """Base catalogue to disk and back, merge with a patch of nine sources, the three formats (CSV but floats)."""
     made = make_sources(n)
     sources = Sources(made.table.drop(columns=["note", "other_mag"]), True)
     write_sources(sources, folder / "sources.parquet")
@@ -49,6 +55,7 @@ def through_all(n: int, folder: Path) -> None:
     again = read_merged(folder / "merged.parquet")
     assert len(again) == n
     write_fits(again, folder / "catalogue.fits", BANDS)
+    write_csv(again.drop(columns=[c for c in again if again[c].dtype.kind == "f"]), folder / "catalogue.csv")
 
 
 @pytest.mark.parametrize("n", [1000])
@@ -57,3 +64,38 @@ def test_rows_cost_no_calls(tmp_path: Path, n: int) -> None:
     few = calls_of(lambda: through_all(n, tmp_path)) - calls_of(lambda: make_sources(n))
     many = calls_of(lambda: through_all(8 * n, tmp_path)) - calls_of(lambda: make_sources(8 * n))
     assert many - few < MORE_CALLS
+
+
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6) | st.sampled_from(
+    ["", '"', ",", "\n", ' a "b", c ', "-1", "é", "''", "\t", " "]
+)
+_COLUMNS = st.one_of(
+    st.lists(st.floats(), min_size=4, max_size=4).map(lambda v: pd.Series(v, dtype="float64")),
+    st.lists(_TEXT, min_size=4, max_size=4).map(lambda v: pd.Series(v, dtype="str")),
+    st.lists(st.none() | _TEXT, min_size=4, max_size=4).map(lambda v: pd.Series(v, dtype="object")),
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=4, max_size=4).map(
+        lambda v: pd.Series(v, dtype="Int64")
+    ),
+    st.lists(st.booleans(), min_size=4, max_size=4).map(lambda v: pd.Series(v, dtype="bool")),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(columns=st.dictionaries(_TEXT, _COLUMNS, min_size=1, max_size=5), n=st.integers(0, 4))
+def test_csv_is_that_of_pandas(columns: dict[str, pd.Series], n: int) -> None:
+    """Its naive twin, byte by byte, in pieces of two rows."""
+    table = pd.DataFrame(columns).iloc[:n]
+    twin, ours = io.StringIO(newline=""), io.StringIO(newline="")
+    table.to_csv(twin, index=False, lineterminator="\n")
+    with mock.patch.object(csv_text, "_ROWS", 2):
+        csv_text.write_lines(table, ours)
+    assert ours.getvalue() == twin.getvalue()
+
+
+def test_a_carriage_return_reads_back(tmp_path: Path) -> None:
+    """Python quotes it since 3.13 only; without quotes it would end the line."""
+    table = pd.DataFrame(
+        {"ID": pd.Series(["a\rb", "c"], dtype="str"), "note": pd.Series(["\r", "d"], dtype="str")}
+    )
+    write_csv(table, tmp_path / "table.csv")
+    assert read_csv(tmp_path / "table.csv").to_dict("list") == table.to_dict("list")

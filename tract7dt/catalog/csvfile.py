@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tract7dt.catalog.csv_text import write_lines
 from tract7dt.errors import ProductError
 from tract7dt.schema import Column, bands_of, describe
 from tract7dt.store import atomic_path
@@ -39,8 +40,8 @@ def write_csv(table: pd.DataFrame, path: str | Path) -> None:
     doubles = sorted(set(table.columns[table.columns.duplicated()].astype(str)))
     if doubles:
         raise ProductError(f"{path}: several columns are named {doubles}; a table needs different names")
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        write_lines(table, stream)
 
 
 def read_csv(

@@ -1,0 +1,80 @@
+"""Tables as the lines of a CSV file, column by column: what ``DataFrame.to_csv`` writes, a few times faster."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tract7dt.catalog.text import text_array
+
+__all__ = ["write_lines"]
+
+#: Rows that are put together at once.
+_ROWS = 1 << 16
+#: What a cell must not hold unless it is quoted.
+_SPECIAL = '[",\r\n]'
+
+
+def write_lines(table: pd.DataFrame, stream: TextIO) -> None:
+    """Write header and rows: a missing value is empty, a float the shortest text that reads back the same.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns of floats, whole numbers (missing ones allowed), booleans or text.
+    stream : text stream
+        Opened with ``newline=""``.
+    """
+    stream.write(_line([str(name) for name in table.columns]))
+    if not len(table.columns):
+        return
+    writers = [_writer(table.iloc[:, i]) for i in range(len(table.columns))]
+    for start in range(0, len(table), _ROWS):
+        rows = slice(start, min(start + _ROWS, len(table)))
+        cells = [writer(rows) for writer in writers]
+        if len(cells) == 1:  # an empty line would be no row
+            cells = [pc.if_else(pc.equal(cells[0], ""), '""', cells[0])]
+        lines = pc.binary_join_element_wise(*cells, pa.scalar(",")).to_pylist()
+        stream.write("\n".join(lines) + "\n")
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _writer(values: pd.Series) -> Callable[[slice], pa.StringArray]:
+    """The cells of some rows of a column."""
+    kind = values.dtype.kind
+    if kind == "f":
+        numbers = values.to_numpy(np.float64)
+        return lambda rows: _floats(numbers[rows])
+    if kind == "b":
+        return lambda rows: pc.if_else(pa.array(values.array[rows], type=pa.bool_()), "True", "False")
+    if kind in "iu":
+        whole = values.astype("Int64").array
+        return lambda rows: pa.array(whole[rows], type=pa.int64()).cast(pa.string()).fill_null("")
+    return lambda rows: _quoted(text_array(values.iloc[rows]))
+
+
+def _floats(numbers: np.ndarray) -> pa.StringArray:
+    there = ~np.isnan(numbers)
+    texts = pa.array(["", *map(repr, numbers[there].tolist())], type=pa.string())
+    return texts.take(pa.array(np.where(there, np.cumsum(there), 0)))
+
+
+def _quoted(texts: pa.StringArray) -> pa.StringArray:
+    """Texts that hold a comma, a quote or a line break in quotes, whose own quotes are doubled."""
+    special = pc.match_substring_regex(texts, _SPECIAL)
+    if not pc.any(special, min_count=0).as_py():
+        return texts
+    doubled = pc.replace_substring(texts, '"', '""')
+    return pc.if_else(special, pc.binary_join_element_wise('"', doubled, '"', ""), texts)
