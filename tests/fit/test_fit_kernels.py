@@ -10,6 +10,7 @@ from scipy.linalg import cholesky as scipy_cholesky
 
 from tract7dt.fit import errors, gram, measure, normal, profiles, radial, residuals, shapes, spectra, stamps
 from tract7dt.fit.draw import Stamps, draw_sources, load_tables
+from tract7dt.fit.parameters import from_steps, to_steps
 from tract7dt.fit.weights import relative_variance, weights
 
 TABLES = load_tables("sersic")
@@ -220,14 +221,17 @@ def test_ellipse_and_its_jacobian(soft):
     turn = np.array([[np.cos(beta), -np.sin(beta)], [np.sin(beta), np.cos(beta)]])
     expected = turn @ np.diag([major**2, minor**2]) @ turn.T
     np.testing.assert_allclose([cxx, cxy, cyy], expected[[0, 0, 1], [0, 1, 1]], atol=1e-9 * major**2)
-    if np.hypot(soft[1], soft[2]) < 1e-3:
-        return  # ee has a corner there
-    unused = np.empty((3, 3))
+    mean = np.array([np.log((major + minor) / 2), soft[1], soft[2]])
+
+    def of_mean(m, ee1, ee2):
+        return np.array(shapes.ellipse(m + float(shapes.stretch(ee1, ee2)), ee1, ee2, np.empty((3, 3))))
+
+    # the derivatives are those at fixed mean radius, which has no corner where the ellipse is round
     for k in range(3):
         h = np.zeros(3)
         h[k] = 1e-6
-        up, down = shapes.ellipse(*(soft + h), unused), shapes.ellipse(*(soft - h), unused)
-        np.testing.assert_allclose(jacobian[:, k], (np.array(up) - down) / 2e-6, atol=1e-6 * major**2)
+        slope = (of_mean(*(mean + h)) - of_mean(*(mean - h))) / 2e-6
+        np.testing.assert_allclose(jacobian[:, k], slope, atol=1e-6 * major**2)
 
 
 @FEW
@@ -305,6 +309,11 @@ def drawn(kind, theta, size=48, ny=40, nx=44, psf=None, sqrt_w=None):
     )
 
 
+def stepped(theta, step):
+    """Parameters after a step in its own coordinates."""
+    return from_steps(to_steps(theta[None]) + step)[0]
+
+
 def gaussian_psf(m, sigma=1.4):
     y, x = np.mgrid[:m, :m] - m // 2
     psf = np.exp(-0.5 * (x**2 + 1.2 * y**2 + 0.3 * x * y) / sigma**2)
@@ -326,7 +335,7 @@ def test_drawn_derivatives_are_those_of_the_drawn_model(kind, dx, dy, soft):
     for k in range(images.shape[0] - 1):
         h = np.zeros(6)
         h[k] = 1e-2
-        up, down = drawn(kind, theta + h, psf=psf), drawn(kind, theta - h, psf=psf)
+        up, down = (drawn(kind, stepped(theta, step), psf=psf) for step in (h, -h))
         if not (np.array_equal(up[1], box) and np.array_equal(down[1], box)):
             continue  # the stamp moved on to the next pixel
         numeric = (up[0][0].astype(float) - down[0][0]) / 2e-2
@@ -361,10 +370,7 @@ def test_model_curvature_is_the_second_derivative(kind):
     for k in range(n):
         h = np.zeros(6)
         h[k] = 2e-3
-        up, down = (
-            drawn(kind, theta + h, psf=psf, sqrt_w=sqrt_w),
-            drawn(kind, theta - h, psf=psf, sqrt_w=sqrt_w),
-        )
+        up, down = (drawn(kind, stepped(theta, step), psf=psf, sqrt_w=sqrt_w) for step in (h, -h))
         numeric = 2.5 * np.tensordot((up[0][1:].astype(float) - down[0][1:]) / 4e-3, r, 2)
         np.testing.assert_allclose(out[0, k, :n], numeric, atol=0.01 * np.abs(out).max() + 2e-3)
 

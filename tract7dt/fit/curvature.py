@@ -115,7 +115,7 @@ def _moments(
 
 @kernel
 def _second_derivatives(mom: Any, jacobian: Any, second: Any, kind: int, out: Any) -> None:
-    """Combine moments to the (6, 6) matrix of ``<Z, d2T / dp dp'>`` in x, y, log re, ee1, ee2, ln n."""
+    """Combine moments to the (6, 6) matrix of ``<Z, d2T / dp dp'>`` in x, y, m, ee1, ee2, ln n."""
     out[0, 0], out[0, 1], out[1, 1] = -mom[0], -mom[1], -mom[2]
     if kind != STAR:
         for j in range(3):
@@ -151,7 +151,7 @@ def model_curvature(
     flux: Any,
     out: Any,
 ) -> None:
-    """``sum_b f_b <Z_b, d2T_b / dp dp'>`` of the wanted sources.
+    """``sum_b f_b <Z_b, d2T_b / dp dp'>`` of the wanted sources, p the coordinates of steps.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def draw_sources(
     level: Any,
     needed: Any,
 ) -> None:
-    """Draw the changed sources in every band.
+    """Draw the changed sources in every band, and their derivatives by the coordinates of steps.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def draw_sources(
         x, y, log re, ee1, ee2, ln n; what a kind has not is ignored.
     kind : ndarray, int64 (S,)
     pos, shape : bool
-        Whether to draw the derivatives by position, and by shape and index.
+        Whether to draw the derivatives by position, and by shape (:func:`tract7dt.fit.shapes.ellipse`) and index.
     held, changed : ndarray, bool (S,)
         Sources without derivatives; sources to draw.
     live : ndarray, bool (nband, S)

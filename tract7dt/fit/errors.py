@@ -21,6 +21,7 @@ from tract7dt.fit._jit import kernel
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.gram import gram
 from tract7dt.fit.linear import overlaps
+from tract7dt.fit.parameters import step_jacobian
 
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
@@ -88,8 +89,8 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     n_theta = len(owner)
     bands, hessian, excess = _reduce(evaluator, point, variance, n_theta)
     rows, columns = layout.pairs
-    prior = evaluator.parameters.prior_precision[owner[rows], column[rows], column[columns]]
-    hessian[rows, columns] += prior
+    _, prior = evaluator.parameters.prior_derivatives(point.theta)
+    hessian[rows, columns] += prior[owner[rows], column[rows], column[columns]]
     free = np.flatnonzero(~at_bound[owner, column] & (np.diagonal(hessian) > 1e-12))
     inverse = np.zeros((n_theta, n_theta))
     inverse[np.ix_(free, free)] = _inverse(hessian[np.ix_(free, free)])
@@ -105,6 +106,10 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     both = known[rows] & known[columns]
     rows, columns = rows[both], columns[both]
     block[owner[rows], column[rows], column[columns]] = shared[rows, columns]
+    # from the coordinates of steps; what is not free does not vary
+    turn = step_jacobian(point.theta)
+    turned = np.einsum("sik,skl,sjl->sij", turn, np.nan_to_num(block), turn)
+    block = np.where(np.isnan(block), np.nan, turned)
     return Covariances(block, flux_err, sky_err)
 
 

@@ -177,7 +177,7 @@ class Evaluator:
             sky=np.empty(n_bands),
             chi2=np.empty(n_bands),
             log_prior=0.0,
-            source_log_prior=self._source_log_prior(theta),
+            source_log_prior=self.parameters.log_prior(theta),
         )
         self._solve(point)
         point.log_prior = float(point.source_log_prior.sum()) + self._flux_log_prior(point.flux)
@@ -266,17 +266,14 @@ class Evaluator:
         self.places.remember(point.changed, point.needed)
         return point
 
-    def _source_log_prior(self, theta: F8) -> F8:
-        off = theta - self.parameters.prior_mean
-        value: F8 = -0.5 * np.einsum("si,sij,sj->s", off, self.parameters.prior_precision, off)
-        return value
-
     def _flux_log_prior(self, flux: F8) -> float:
         p = self.parameters
         return float(-0.5 * (self.live * p.flux_prior_precision * (flux - p.flux_prior_mean) ** 2).sum())
 
     def derivatives(self, point: Point, newton: Bool) -> tuple[F8, F8]:
         """Gradient of the log-posterior and its negative Hessian over the free parameters of the stage.
+
+        In the coordinates of steps (:func:`tract7dt.fit.parameters.to_steps`).
 
         Parameters
         ----------
@@ -330,9 +327,8 @@ class Evaluator:
             # rows of a C array are columns for BLAS: the upper triangle there is the lower one here
             dsyrk(-1.0, eliminated.T, beta=1.0, c=hessian.T, overwrite_c=1)
         mirror(hessian)
-        off = point.theta - p.prior_mean
-        gradient -= np.einsum("sij,sj->si", p.prior_precision, off)[owner, column]
-        extra = p.prior_precision
+        pull, extra = p.prior_derivatives(point.theta)
+        gradient += pull[owner, column]
         if newton.any():
             extra = extra - self._kept_curvature(point, newton)
         rows, columns = layout.pairs

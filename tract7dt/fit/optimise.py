@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tract7dt.fit.damping import TRUST, Damping, excess_of
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.linear import solve, solve_blocks, solve_positive
-from tract7dt.fit.parameters import Layout
+from tract7dt.fit.parameters import Layout, from_steps, to_steps
 from tract7dt.fit.residuals import local_gain
 from tract7dt.fit.saddle import make_positive
 
@@ -42,6 +42,8 @@ _JOINT = 50.0
 # expected to gain this many tolerances wait until the others are done: their steps, tried and taken back, would
 # keep the others from settling.
 _LATE, _WAIT = 3, 100.0
+# A parameter this near to its bound is at it: on its way through log re it is rounded.
+_EDGE = 1e-9
 # A loss above this is never taken for rounding.
 _MOST_NOISE = 1.0
 # Steps in a row that promised or brought less than the tolerance before a stage counts as stalled.
@@ -171,14 +173,15 @@ class Optimiser:
 
     # ---------------------------------------------------------------- steps
     def _vector(self) -> F8:
-        return self.point.theta[self.owner, self.column]
+        """Free parameters in the coordinates of steps, in which also their bounds are."""
+        return to_steps(self.point.theta)[self.owner, self.column]
 
     def _expand(self) -> None:
         """Derivatives at the point, free parameters, undamped step and its expected gain by source."""
         self.gradient, self.hessian = self.evaluator.derivatives(self.point, self.newton)
         vector = self._vector()
-        outward = ((vector <= self.lower) & (self.gradient < 0)) | (
-            (vector >= self.upper) & (self.gradient > 0)
+        outward = ((vector <= self.lower + _EDGE) & (self.gradient < 0)) | (
+            (vector >= self.upper - _EDGE) & (self.gradient > 0)
         )
         self.free = ~outward & ~self.waiting[self.owner]
         step = solve_positive(self.hessian, self.gradient, self.free, self.floor)
@@ -211,12 +214,10 @@ class Optimiser:
     def _try_step(self, active: Bool, max_iterations: int, tolerance: float, enough: float) -> str:
         """Move the active sources and keep what helps; returns how the stage ended, or "" if it has not."""
         self.tries += 1
-        new, predicted = self._damped_step(active)
-        changed = np.bincount(self.owner, new != self._vector(), self.n) > 0
+        theta, predicted = self._damped_step(active)
+        changed = (theta != self.point.theta).any(axis=1)
         if not changed.any():
             return "stalled"
-        theta = self.point.theta.copy()
-        theta[self.owner, self.column] = new
         trial = self.evaluator.evaluate(theta, changed)
         gain, local = self._gain(trial)
         promised = float(predicted.sum())
@@ -252,15 +253,19 @@ class Optimiser:
         self._redraw(self.evaluator.adapt_stamps(self.iteration in _SHRINK_AFTER))
 
     def _damped_step(self, active: Bool) -> tuple[F8, F8]:
-        """New parameter vector within trust and bounds, and the gain it promises by source."""
-        vector = self._vector()
+        """New parameters within trust and bounds, and the gain they promise by source."""
+        before = self._vector()
         moving = self.free & active[self.owner]
         step = self.damping.step(self.point.theta, self.gradient, self.hessian, self.floor, moving, self.step)
-        new = np.clip(vector + step, self.lower, self.upper)
-        move = new - vector
+        move = np.where(step != 0, np.clip(before + step, self.lower, self.upper) - before, 0.0)
+        coordinates = to_steps(self.point.theta)
+        coordinates[self.owner, self.column] += move
+        still = np.bincount(self.owner, move != 0, self.n) == 0
+        # to the last digit: what has not moved is not drawn again
+        theta = np.where(still[:, None], self.point.theta, from_steps(coordinates))
         gain = move * (self.gradient - 0.5 * (self.hessian @ move))
         promised: F8 = np.bincount(self.owner, gain, self.n).astype(float)
-        return new, promised
+        return theta, promised
 
     # ---------------------------------------------------------------- what was and will be gained
     def _prospects(self, gradient: F8, hessian: F8, free: Bool, tolerance: float) -> tuple[F8, F8]:

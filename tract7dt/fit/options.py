@@ -93,9 +93,10 @@ class EngineOptions:
     weak_prior_growth, weak_prior_re : float
         Largest re of such a galaxy, in start values or in pix, whichever is more.
     re_min, re_max : float
-        Box of re, pix.
+        Box of the mean radius (a + b) / 2, pix, in which the fit moves (:mod:`tract7dt.fit.shapes`). A needle of
+        re = 0.1 has the smallest: what is smaller looks like a star.
     re_max_of_patch : float
-        Largest re as a share of the patch's longer side (or twice the start value, if that is more).
+        Largest mean radius as a share of the patch's longer side (or twice the start value, if that is more).
     ee_max : float
         Box of the softened ellipticity components.
     outside_pix : float
@@ -124,7 +125,7 @@ class EngineOptions:
     weak_prior_log_n: float = 0.5
     weak_prior_growth: float = 5.0
     weak_prior_re: float = 12.0
-    re_min: float = 0.1
+    re_min: float = 0.05
     re_max: float = 1000.0
     re_max_of_patch: float = 0.5
     ee_max: float = 100.0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tract7dt.fit.options import EngineOptions
 from tract7dt.fit.profiles import N_MAX, N_MIN
-from tract7dt.fit.shapes import soft_covariance, soft_from_shape
+from tract7dt.fit.shapes import soft_covariance, soft_from_shape, stretch, stretch_slopes
 from tract7dt.types import ModelKind, ModelSources
 
 F8 = NDArray[np.float64]
@@ -36,6 +36,9 @@ class Parameters:
     start, lower, upper, prior_mean : ndarray, float64 (S, 6)
     prior_precision : ndarray, float64 (S, 6, 6)
         Inverse covariance of the Gaussian prior, 0 where there is none.
+    weak_precision : ndarray, float64 (S, 6)
+        Of the weak priors, one by one, on the coordinates of steps: a prior on re would have a cone at zero
+        ellipticity, on the tip of which a faint galaxy gets stuck.
     flux_prior_mean, flux_prior_precision : ndarray, float64 (nband, S)
     held : ndarray, bool (S,)
         Sources whose shared parameters stay at the start.
@@ -47,6 +50,7 @@ class Parameters:
     upper: F8
     prior_mean: F8
     prior_precision: F8
+    weak_precision: F8
     flux_prior_mean: F8
     flux_prior_precision: F8
     held: Bool
@@ -57,6 +61,44 @@ class Parameters:
         index = (self.kind == ModelKind.SERSIC)[:, None]
         yes = np.ones_like(galaxy)
         return np.concatenate([yes, yes, galaxy, galaxy, galaxy, index], axis=1)
+
+    def log_prior(self, theta: F8) -> F8:
+        """Logarithm of the prior of every source's parameters, without its constant, float64 (S,)."""
+        off = theta - self.prior_mean
+        weak = to_steps(theta) - to_steps(self.prior_mean)
+        value: F8 = -0.5 * np.einsum("si,sij,sj->s", off, self.prior_precision, off)
+        return value - 0.5 * (self.weak_precision * weak**2).sum(axis=1)
+
+    def prior_derivatives(self, theta: F8) -> tuple[F8, F8]:
+        """Gradient (S, 6) and negative Hessian (S, 6, 6) of :meth:`log_prior` in the coordinates of steps."""
+        turn = step_jacobian(theta)
+        pull = np.einsum("sij,sj->si", self.prior_precision, theta - self.prior_mean)
+        weak = to_steps(theta) - to_steps(self.prior_mean)
+        gradient = -np.einsum("sji,sj->si", turn, pull) - self.weak_precision * weak
+        precision = np.einsum("ski,skl,slj->sij", turn, self.prior_precision, turn)
+        precision += self.weak_precision[:, :, None] * np.eye(N_SHARED)
+        return gradient, precision
+
+
+def to_steps(theta: F8) -> F8:
+    """Parameters (S, 6) in the coordinates of steps: the mean radius for re (:mod:`tract7dt.fit.shapes`)."""
+    out = theta.copy()
+    out[:, LOG_RE] -= stretch(theta[:, EE1], theta[:, EE2])
+    return out
+
+
+def from_steps(coordinates: F8) -> F8:
+    """The inverse of :func:`to_steps`."""
+    out = coordinates.copy()
+    out[:, LOG_RE] += stretch(coordinates[:, EE1], coordinates[:, EE2])
+    return out
+
+
+def step_jacobian(theta: F8) -> F8:
+    """Derivatives of the parameters by the coordinates of steps, float64 (S, 6, 6)."""
+    jacobian = np.tile(np.eye(N_SHARED), (len(theta), 1, 1))
+    jacobian[:, LOG_RE, EE1], jacobian[:, LOG_RE, EE2] = stretch_slopes(theta[:, EE1], theta[:, EE2])
+    return jacobian
 
 
 def usable_start(sources: ModelSources) -> Bool:
@@ -130,6 +172,7 @@ def build_parameters(
         upper=upper,
         prior_mean=start.copy(),
         prior_precision=_shared_precision(sources, start, star),
+        weak_precision=np.zeros((n, N_SHARED)),
         flux_prior_mean=filled(sources.flux),
         flux_prior_precision=np.ascontiguousarray(np.where(np.isfinite(sources.flux), flux_precision, 0.0)),
         held=held,
@@ -181,17 +224,17 @@ def add_weak_priors(parameters: Parameters, total_snr: F8, options: EngineOption
         return np.zeros(len(total_snr), bool)
     faint = (total_snr < options.weak_prior_snr) & ~parameters.held
     for component in (0, 1):
-        parameters.prior_precision[faint, component, component] += options.weak_prior_pos**-2
+        parameters.weak_precision[faint, component] = options.weak_prior_pos**-2
     galaxy = faint & (parameters.kind != ModelKind.STAR)
     widest = np.maximum(
         parameters.start[:, LOG_RE] + np.log(options.weak_prior_growth), np.log(options.weak_prior_re)
     )
     parameters.upper[galaxy, LOG_RE] = np.minimum(parameters.upper[:, LOG_RE], widest)[galaxy]
-    parameters.prior_precision[galaxy, LOG_RE, LOG_RE] += options.weak_prior_log_re**-2
+    parameters.weak_precision[galaxy, LOG_RE] = options.weak_prior_log_re**-2
     for component in (EE1, EE2):
-        parameters.prior_precision[galaxy, component, component] += options.weak_prior_ee**-2
+        parameters.weak_precision[galaxy, component] = options.weak_prior_ee**-2
     free_n = faint & (parameters.kind == ModelKind.SERSIC)
-    parameters.prior_precision[free_n, LOG_N, LOG_N] += options.weak_prior_log_n**-2
+    parameters.weak_precision[free_n, LOG_N] = options.weak_prior_log_n**-2
     return faint
 
 

@@ -6,6 +6,10 @@ and THETA = beta, counter-clockwise from +x towards +y::
     e = (1 - q) / (1 + q)      ee = -ln(1 - e)      ee1 = -ee cos 2 beta      ee2 = ee sin 2 beta
 
 that is, ee1 and ee2 are ee times cosine and sine of twice the angle from +y towards +x.
+
+At fixed re the image of a galaxy has a cone at ``ee = 0``: whatever the direction, the ellipse gets smaller. At
+fixed mean radius ``(a + b) / 2`` it has none. So steps, derivatives and bounds are in its logarithm,
+``m = log re - stretch``, ``stretch = log(1 + e)``, while values, errors and the catalogue's priors are in log re.
 """
 
 from __future__ import annotations
@@ -102,6 +106,20 @@ def shape_errors(ee1: float, ee2: float, covariance: F8) -> tuple[float, float]:
     return ell_err, theta_err
 
 
+def stretch(ee1: F8, ee2: F8) -> F8:
+    """Logarithm of re over the mean radius (a + b) / 2."""
+    value: F8 = np.log(2 - np.exp(-np.hypot(ee1, ee2)))
+    return value
+
+
+def stretch_slopes(ee1: F8, ee2: F8) -> tuple[F8, F8]:
+    """Derivatives of :func:`stretch` by ee1 and ee2; 0 at the tip of its cone."""
+    ee = np.hypot(ee1, ee2)
+    shrink = np.exp(-ee)
+    slope = np.where(ee > _ROUND, shrink / (2 - shrink) / np.maximum(ee, _ROUND), 0.0)
+    return slope * ee1, slope * ee2
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def ellipse(
     log_re: float, ee1: float, ee2: float, jacobian: F8
@@ -112,7 +130,7 @@ def ellipse(
     ----------
     log_re, ee1, ee2 : float
     jacobian : ndarray, float64 (3, 3)
-        Filled with d(Cxx, Cxy, Cyy) / d(log re, ee1, ee2).
+        Filled with d(Cxx, Cxy, Cyy) / d(m, ee1, ee2), m the logarithm of the mean radius.
 
     Returns
     -------
@@ -137,27 +155,29 @@ def ellipse(
         de = shrink * (c if k == 0 else s)
         de1 = shrink * c * c + ratio * s * s if k == 0 else (shrink - ratio) * c * s
         de2 = (shrink - ratio) * c * s if k == 0 else shrink * s * s + ratio * c * c
-        dlna = -2 * de / (1 + e)
-        jacobian[0, k + 1] = dlna * cxx + a * (2 * e * de - 2 * de1)
-        jacobian[1, k + 1] = dlna * cxy + 2 * a * de2
-        jacobian[2, k + 1] = dlna * cyy + a * (2 * e * de + 2 * de1)
+        jacobian[0, k + 1] = a * (2 * e * de - 2 * de1)
+        jacobian[1, k + 1] = 2 * a * de2
+        jacobian[2, k + 1] = a * (2 * e * de + 2 * de1)
     return cxx, cxy, cyy
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def ellipse_curvature(log_re: float, ee1: float, ee2: float, second: F8) -> None:  # pragma: no cover
-    """Second derivatives of (Cxx, Cxy, Cyy), into ``second`` float64 (3, 3, 3): component, parameter, parameter.
+    """Second derivatives of (Cxx, Cxy, Cyy) by (m, ee1, ee2), into ``second`` float64 (3, 3, 3), C first.
 
     Central differences of the analytic Jacobian, good to 1e-8: only the optimiser's steps rest on them.
     """
     ahead, behind = np.empty((3, 3)), np.empty((3, 3))
     step = 1e-4
+    mean = log_re - math.log(2 - math.exp(-math.hypot(ee1, ee2)))
     for k in range(3):
         d0 = step if k == 0 else 0.0
         d1 = step if k == 1 else 0.0
         d2 = step if k == 2 else 0.0
-        ellipse(log_re + d0, ee1 + d1, ee2 + d2, ahead)
-        ellipse(log_re - d0, ee1 - d1, ee2 - d2, behind)
+        stretched = mean + math.log(2 - math.exp(-math.hypot(ee1 + d1, ee2 + d2)))
+        ellipse(stretched + d0, ee1 + d1, ee2 + d2, ahead)
+        stretched = mean + math.log(2 - math.exp(-math.hypot(ee1 - d1, ee2 - d2)))
+        ellipse(stretched - d0, ee1 - d1, ee2 - d2, behind)
         for i in range(3):
             for j in range(3):
                 second[i, j, k] = (ahead[i, j] - behind[i, j]) / (2 * step)

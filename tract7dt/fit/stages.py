@@ -20,6 +20,7 @@ from tract7dt.fit.parameters import (
     add_weak_priors,
     build_layout,
     build_parameters,
+    to_steps,
     usable_start,
 )
 from tract7dt.fit.scene import Scene
@@ -248,7 +249,7 @@ def _fill(
     point, parameters = maximum.point, evaluator.parameters
     seen: Bool = np.asarray(evaluator.live.any(axis=0), bool)
     free = parameters.has() & (seen & ~parameters.held)[:, None]
-    below, above = at_bounds(point.theta, parameters, free, options)
+    below, above = at_bounds(to_steps(point.theta), parameters, free, options)
     variance = evaluator.scene.relative_variance(point.residuals, point.sky, problem)
     chi2, masked, shared = measure(evaluator, point, variance)
     errors = covariances(evaluator, point, variance, below | above)
@@ -281,11 +282,14 @@ def _fill(
         out.issues[i] = _issue(problem.bands, evaluator.live[:, k], bool(parameters.held[k] and seen[k]))
 
 
-def at_bounds(theta: F8, parameters: Parameters, free: Bool, options: EngineOptions) -> tuple[Bool, Bool]:
-    """Which free parameters stand at their lower and upper bound, bool (S, 6) each."""
+def at_bounds(values: F8, parameters: Parameters, free: Bool, options: EngineOptions) -> tuple[Bool, Bool]:
+    """Which free parameters stand at their lower and upper bound, bool (S, 6) each.
+
+    ``values`` (S, 6) in the coordinates that have the bounds: those of steps.
+    """
     slack = options.bound_tolerance * TRUST
-    below: Bool = np.logical_and(free, theta <= parameters.lower + slack)
-    above: Bool = np.logical_and(free, theta >= parameters.upper - slack)
+    below: Bool = np.logical_and(free, values <= parameters.lower + slack)
+    above: Bool = np.logical_and(free, values >= parameters.upper - slack)
     return below, above
 
 

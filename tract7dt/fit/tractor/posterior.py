@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from tract7dt.fit.parameters import Layout, Parameters
+from tract7dt.fit.parameters import Layout, Parameters, step_jacobian
 from tract7dt.fit.scene import Scene
 from tract7dt.fit.tractor.drawing import Artist, Drawn
 from tract7dt.types import F4, F8, Bool
@@ -135,7 +135,7 @@ class Posterior:
         scene, parameters = self.scene, self.parameters
         flux, sky = np.zeros((scene.n_bands, self.n)), np.zeros(scene.n_bands)
         residuals = scene.data.copy()
-        lnp = self._log_prior(theta)
+        lnp = float(self.parameters.log_prior(theta).sum())
         columns = np.arange(self.n)
         for b, row in enumerate(models):
             only = [None if d is None else Drawn(d.box, d.images[:1]) for d in row]
@@ -157,10 +157,6 @@ class Posterior:
             lnp -= 0.5 * float(np.sum(residuals[b].astype(float) ** 2))
             lnp -= 0.5 * float(np.sum(precision * (flux[b] - parameters.flux_prior_mean[b]) ** 2))
         return Point(theta, models, flux, sky, residuals, lnp)
-
-    def _log_prior(self, theta: F8) -> float:
-        off = theta - self.parameters.prior_mean
-        return -0.5 * float(np.einsum("si,sij,sj->", off, self.parameters.prior_precision, off))
 
     def differentiate(self, point: Point, layout: Layout, stale: Bool, fine: bool) -> None:
         """Draw the derivatives of the sources that moved since they were drawn last."""
@@ -189,18 +185,20 @@ class Posterior:
             out.append(Band(a, c, d, solve(solved, c), solved))
         return out
 
-    def prior_matrix(self, layout: Layout) -> F8:
-        """Precision of the priors on the free parameters."""
+    def prior_derivatives(self, point: Point, layout: Layout) -> tuple[F8, F8]:
+        """Gradient of the log-prior by the free parameters, and minus its Hessian."""
         owner, column = layout.owner, layout.column
-        values = self.parameters.prior_precision[owner[:, None], column[:, None], column[None, :]]
-        return np.where(owner[:, None] == owner, values, 0.0)
+        pull, precision = self.parameters.prior_derivatives(point.theta)
+        turn = np.linalg.inv(step_jacobian(point.theta))  # derivatives are by the parameters themselves here
+        pull = np.einsum("sji,sj->si", turn, pull)
+        precision = np.einsum("ski,skl,slj->sij", turn, precision, turn)
+        values = precision[owner[:, None], column[:, None], column[None, :]]
+        return pull[owner, column], np.where(owner[:, None] == owner, values, 0.0)
 
     def derivatives(self, point: Point, layout: Layout) -> tuple[F8, F8]:
         """Gradient of the log-posterior with fluxes and sky at their best, and minus its Gauss-Newton Hessian."""
-        owner, column = layout.owner, layout.column
-        off = point.theta - self.parameters.prior_mean
-        gradient = -np.einsum("sij,sj->si", self.parameters.prior_precision, off)[owner, column]
-        hessian = self.prior_matrix(layout)
+        owner = layout.owner
+        gradient, hessian = self.prior_derivatives(point, layout)
         for b, band in enumerate(self.bands(point, layout)):
             hessian += band.d - band.c.T @ band.x
             for s, drawn in enumerate(point.models[b]):

@@ -36,7 +36,7 @@ def covariances(
     sky_err : ndarray, float64 (nband,)
     """
     owner, column = layout.owner, layout.column
-    prior = posterior.prior_matrix(layout)
+    _, prior = posterior.prior_derivatives(point, layout)
     used = posterior.bands(point, layout)
     true = posterior.bands(point, layout, np.sqrt(variance))
     hessian, middle = prior.copy(), prior.copy()
