@@ -143,18 +143,20 @@ def manifest_of(folder: Path) -> Manifest:
     return parse(Manifest, path.read_bytes(), str(path))
 
 
-def test_published_runs_lose_their_plots_and_say_so(tmp_path: Path) -> None:
+def test_published_runs_lose_cutouts_and_plots_and_say_so(tmp_path: Path) -> None:
     settings = published(tmp_path, f"file://{tmp_path}/public")
     field = tmp_path / "public" / "UDS"
     before, latest = files(field), (field / "latest.json").read_bytes()
     planned = tidy_published(settings, TODAY, dry_run=True)
     assert files(field) == before
     assert [(r.night, r.what, r.n_files) for r in planned] == [
-        ("2026-01-01", ("plots",), 2),
-        ("2026-01-02", ("plots",), 2),
+        ("2026-01-01", ("cutouts", "plots"), 4),
+        ("2026-01-02", ("cutouts", "plots"), 4),
     ]  # 2026-01-03 is what latest.json would step back to
     assert tidy_published(settings, TODAY) == planned
-    gone = {"EPSFs/m400/r00_c00/epsf.png", "outputs/r00_c00_pr00_pc00/patch_overview.png"}
+    patch = "outputs/r00_c00_pr00_pc00"
+    gone = {"EPSFs/m400/r00_c00/epsf.png", f"{patch}/patch_overview.png"}
+    gone |= {f"{patch}/cutouts/src_{name}.png" for name in ("a%2Fb", "halo_7")}
     assert before - files(field) == {
         f"{run}/{key}" for run in ("2026-01-01/a-1", "2026-01-02/b-2") for key in gone
     }
@@ -229,9 +231,9 @@ def test_runs_without_a_sound_manifest_are_passed_over(
 def test_on_s3(s3: S3Server, tmp_path: Path) -> None:
     bucket = s3.bucket("retention")
     settings = published(tmp_path, "s3://retention/site")
-    assert [r.n_files for r in tidy_published(settings, TODAY)] == [2, 2]
+    assert [r.n_files for r in tidy_published(settings, TODAY)] == [4, 4]
     assert not list(bucket.glob("site/UDS/2026-01-0[12]/**/*patch_overview.png"))
     check = results.verify(results.find_run("s3://retention/site", night=NIGHTS[1]))
-    assert (check.problems, check.unlisted, len(check.manifest.dropped)) == ((), (), 2)
+    assert (check.problems, check.unlisted, len(check.manifest.dropped)) == ((), (), 4)
     assert results.find_run("s3://retention/site").manifest.dropped == ()
     assert tidy_published(settings, TODAY) == []

@@ -159,7 +159,10 @@ class RetentionSettings(Section):
         unit="d",
     )
     cutouts_days: Positive | None = key(
-        None, "Cutouts of the sources go so long after the night; null keeps them.", unit="d"
+        None,
+        "Cutouts of the sources go so long after the night, in work_dir and where it is published; null keeps "
+        "them.",
+        unit="d",
     )
     frames_days: Positive | None = key(
         None,

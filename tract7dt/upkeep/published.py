@@ -112,19 +112,20 @@ def _tidy_run(
         return None
     gone = {kind for found in classes for kind in found.kinds}
     entries = manifest.of_kind(*gone)
-    before = {entry.key: entry.size for entry in manifest.dropped}
-    left = {name: before[name] for name in _there(store, folder) if name in before} if before else {}
-    sizes = left | {entry.key: entry.size for entry in entries}
-    if not sizes:
+    before = {entry.key: entry for entry in manifest.dropped}
+    left = [before[name] for name in _there(store, folder) if name in before] if before else []
+    going = [*left, *entries]
+    if not going:
         return None
     if not dry_run:
         if entries:
             _rewrite(store, key, manifest, gone)
         with ThreadPoolExecutor(_JOBS) as pool:
-            for _ in pool.map(lambda name: store.delete(f"{folder}/{name}"), sizes):
+            for _ in pool.map(lambda entry: store.delete(f"{folder}/{entry.key}"), going):
                 pass
-    what = tuple(kind.name for kind in classes)
-    return Removal(night, store.address(folder), what, len(sizes), sum(sizes.values()))
+    kinds = {entry.kind for entry in going}
+    what = tuple(found.name for found in classes if kinds & set(found.kinds))
+    return Removal(night, store.address(folder), what, len(going), sum(entry.size for entry in going))
 
 
 def _there(store: ObjectStore, folder: str) -> list[str]:

@@ -41,7 +41,7 @@ class FileClass:
 
 CLASSES = (
     FileClass("payloads", ((lambda work: work.payloads, ("*.fits", "*.fits.gz")),)),
-    FileClass("cutouts", ((lambda work: work.fits, ("*/cutouts/src_*.png",)),)),
+    FileClass("cutouts", ((lambda work: work.fits, ("*/cutouts/src_*.png",)),), ("cutout",)),
     FileClass("frames", ((lambda work: work.frames, ("*.npy", "field.json", "masks.json")),)),
     FileClass(
         "plots",
