@@ -19,13 +19,13 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Crashed
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
-__all__ = ["obeyed", "say_so"]
+__all__ = ["obeyed", "say_so", "say_that_it_crashed"]
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,23 @@ def _is_cancelled(run_id: str) -> bool:
     except _TROUBLES:
         return False  # to be asked again
     return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def say_that_it_crashed(run_id: str | None) -> None:
+    """Tell the server that a run whose process is gone is Crashed: nobody else would, and it would run for ever.
+
+    Parameters
+    ----------
+    run_id : str or None
+        As its lock names it; of a run that this server does not know nothing is said.
+    """
+    if run_id is None:
+        return
+    with contextlib.suppress(*_TROUBLES, ValueError), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(run_id)).state
+        if state is None or not state.is_final():
+            message = "Its process ended without a word (killed?); the run after it in its work_dir says so."
+            client.set_flow_run_state(UUID(run_id), Crashed(message=message), force=True)
 
 
 def say_so(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:

@@ -137,10 +137,11 @@ def photometry(
             return early
     with (
         store_address(settings),
-        claimed(loaded, "run", run_id, given.overrides),
+        claimed(loaded, "run", run_id, given.overrides) as dead,
         cancel.obeyed(run_id),
         reported(settings, run_id),
     ):
+        cancel.say_that_it_crashed(dead if dead != run_id else None)
         with recorded_run(settings, "run", run_id, given.as_dict()) as record, pool_for(settings) as pool:
             for warning in loaded.warnings:
                 log.warning("%s: %s", config, warning)

@@ -31,8 +31,13 @@ _TAKE_UP_S = 0.5
 @contextlib.contextmanager
 def claimed(
     loaded: LoadedSettings, command: str, run_id: str, overrides: Mapping[str, Any] | None = None
-) -> Iterator[None]:
+) -> Iterator[str | None]:
     """Have the work_dir for this run alone, with a copy of the configuration and the log in it.
+
+    Yields
+    ------
+    str or None
+        The run that had it before and ended without a word, if one did.
 
     Raises
     ------
@@ -46,7 +51,7 @@ def claimed(
     with contextlib.ExitStack() as stack:
         try:
             settings.outputs.work_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(settings, run_id))
+            dead = stack.enter_context(locked(settings, run_id))
             remove_temporaries(settings.outputs.work_dir)  # of a run that was killed: here is nobody else now
             write_text(
                 settings.outputs.work_dir / f"config_used_{stamp}.yaml",
@@ -58,7 +63,7 @@ def claimed(
             raise InputError(
                 f"outputs.work_dir: {settings.outputs.work_dir} cannot be written to: {error}"
             ) from error
-        yield
+        yield dead
 
 
 @contextlib.contextmanager

@@ -70,13 +70,13 @@ def test_killed_run_leaves_a_stale_lock_that_blocks_nobody(
 ) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with caplog.at_level(logging.WARNING), reuse.locked(configured(tmp_path / "work"), "next"):
-        pass
+    with caplog.at_level(logging.WARNING), reuse.locked(configured(tmp_path / "work"), "next") as dead:
+        assert dead == "run-of-the-night"
     assert "the lock of run run-of-the-night" in caplog.text
     assert "is stale" in caplog.text
     caplog.clear()
-    with reuse.locked(configured(tmp_path / "work"), "next but one"):
-        pass
+    with reuse.locked(configured(tmp_path / "work"), "next but one") as dead:
+        assert dead is None
     assert not caplog.records, "a run that ends gives its lock back"
 
 

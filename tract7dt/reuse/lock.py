@@ -32,13 +32,18 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def locked(settings: Settings, run_id: str) -> Iterator[None]:
+def locked(settings: Settings, run_id: str) -> Iterator[str | None]:
     """Hold the lock of the work_dir while the block runs.
 
     Parameters
     ----------
     settings : Settings
     run_id : str
+
+    Yields
+    ------
+    str or None
+        The run that had it before and did not give it back, if one did.
 
     Raises
     ------
@@ -53,11 +58,12 @@ def locked(settings: Settings, run_id: str) -> Iterator[None]:
                 f"{path.parent} is in use by {_owner(stream)}; wait until it ends, or end it: "
                 "two runs in one work_dir would overwrite each other's products"
             )
+        dead = _run_id(stream)
         if (left := _owner(stream)) != _NOBODY:
             log.warning("%s: the lock of %s is stale: it ended without a word (killed?)", path, left)
         _say(stream, json.dumps(_description(run_id)) + "\n")
         try:
-            yield
+            yield dead
         finally:
             _say(stream, "")  # released by closing; the file stays, or two runs could lock two files
 
@@ -97,6 +103,15 @@ def _owner(stream: IO[str]) -> str:
         return "run {run} of {user} on {host}, process {pid}, since {started}".format(**who)
     except (ValueError, KeyError, TypeError):
         return "another run"
+
+
+def _run_id(stream: IO[str]) -> str | None:
+    """Run that the file names; None if it names none."""
+    stream.seek(0)
+    try:
+        return str(json.loads(stream.read())["run"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _say(stream: IO[str], text: str) -> None:
