@@ -46,7 +46,8 @@ test-night: $(VENV)/.installed-dev
 
 # Faults in real runs: kills everywhere, full disks, a server that goes and comes back.
 test-faults: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/faults tests/flows/test_flows_faults.py tests/flows/test_flows_faults_everywhere.py
+	$(BIN)/pytest tests/faults tests/flows/test_flows_faults.py tests/flows/test_flows_faults_everywhere.py \
+	    tests/flows/test_flows_faults_outside.py
 
 # After a stage's number in tract7dt/reuse/versions.py was raised: write down what it makes now.
 golden: $(VENV)/.installed-dev

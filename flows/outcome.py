@@ -67,10 +67,13 @@ def _said(error: BaseException) -> str:
 
 
 def _message(error: Exception) -> str:
+    from tasks.transient import is_passing
     from tract7dt.run_record import failed_stage
 
     stage = failed_stage(error)
     cure = next((text for kind, text in _CURES.items() if isinstance(error, kind)), None)
+    if cure is None and not isinstance(error, errors.Tract7dtError) and is_passing(error):
+        cure = "a server or a mount is away: bring it back, then run again; what was finished is kept"
     if cure is None and not isinstance(error, errors.Tract7dtError):
         cure = "this looks like a defect: run again with --debug and report the traceback"
     lines = [f"tract7dt: {f'stage {stage} failed' if stage else 'failed'}: {_said(error)}"]

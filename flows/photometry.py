@@ -29,6 +29,7 @@ from flows.parameters import (
     read_template,
 )
 from flows.patches import run_patches
+from flows.patience import be_patient
 from flows.pool import WorkerPool, pool_for
 from flows.publication import clear_cache, publish_run, store_address
 from flows.runners import check_runner, n_workers, task_runner
@@ -117,6 +118,7 @@ def photometry(
     str or State
         The final catalogue (CSV); of a run that had nothing to do, a state that says why.
     """
+    be_patient()
     given = of_its_night(
         Given(
             config,

@@ -35,6 +35,8 @@ _STOP_GRACE_S = 10.0
 _REACH_TIMEOUT_S = 5.0
 _DRAIN_S = 10.0
 _HOST = "127.0.0.1"
+#: Times that Prefect's client asks a server that is away again: 2 + 4 + ... + 128 s, some 4 minutes.
+_CLIENT_RETRIES = "7"
 
 
 class ServerError(Tract7dtError):
@@ -42,13 +44,14 @@ class ServerError(Tract7dtError):
 
 
 def quiet_environment() -> dict[str, str]:
-    """Environment under which Prefect reports to nobody and local addresses bypass proxies."""
+    """Environment under which Prefect reports to nobody, local addresses bypass proxies, and clients wait."""
     bypass = [host for host in os.environ.get("NO_PROXY", "").split(",") if host]
     bypass += [host for host in (_HOST, "localhost") if host not in bypass]
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", _CLIENT_RETRIES),
         # Semaphores of a worker that was killed are cleared away by Python, which need not tell the user.
         "PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker",
         "NO_PROXY": ",".join(bypass),
