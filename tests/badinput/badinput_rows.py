@@ -29,6 +29,9 @@ class Row:
         Changes the files of the field; returns changes of the configuration, or None.
     check : callable or None
         Looks at what the run has left.
+    tested : str
+        Another test that brings it about (``path::function``), where it takes longer than a row may; "" for
+        none.
     """
 
     what: str
@@ -37,6 +40,7 @@ class Row:
     code: int
     spoil: Callable[[TinyField], Changes | None]
     check: list[Callable[[TinyField], None]] = field(default_factory=list)
+    tested: str = ""
 
     def checked(self, check: Callable[[TinyField], None]) -> Callable[[TinyField], None]:
         """Decorator: what to look at after the run."""
@@ -49,12 +53,12 @@ ROWS: dict[str, list[Row]] = {}
 
 
 def row(
-    section: str, what: str, happens: str, message: str, code: int
+    section: str, what: str, happens: str, message: str, code: int, tested: str = ""
 ) -> Callable[[Callable[[TinyField], Changes | None]], Row]:
     """Decorator: the function spoils the field, and becomes the row."""
 
     def add(spoil: Callable[[TinyField], Changes | None]) -> Row:
-        made = Row(what, happens, message, code, spoil)
+        made = Row(what, happens, message, code, spoil, tested=tested)
         ROWS.setdefault(section, []).append(made)
         return made
 

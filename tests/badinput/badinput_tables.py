@@ -330,6 +330,18 @@ def masked_source_is_not_reliable(tiny: TinyField) -> None:
         assert abs(float(line.FLUX_m650_fit) / flux - 1) < 0.1
 
 
+@row(
+    CATALOGUE,
+    "A CSV of 10^6 rows, all but some 10^2 of them outside of the frame",
+    "they stay in the catalogue, excluded; the others are fitted; in minutes and less than 2 GB",
+    "merged … rows: … fitted",
+    0,
+    tested="tests/badinput/test_badinput_million.py::test_a_million_rows",
+)
+def a_million_rows(tiny: TinyField) -> None:
+    tiny.write_rows(tiny.rows() + [[f"far{i}", "10.0", f"{i * 1e-5:.5f}", "STAR"] for i in range(10**6)])
+
+
 @row(CATALOGUE, "One source", "fitted", "merged 1 rows: 1 fitted, 1 reliable", 0)
 def one_source(tiny: TinyField) -> None:
     tiny.write_rows([tiny.rows()[0], tiny.rows()[3]])

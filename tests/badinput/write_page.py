@@ -1,9 +1,9 @@
-"""Write the tables of docs/troubleshooting.md anew from the rows: ``python tests/badinput/write_page.py``."""
+"""Write the tables of docs/troubleshooting.md anew: ``python tests/badinput/write_page.py``."""
 
 from __future__ import annotations
 
-from test_badinput_table import MARK, PAGE, table_text
+import test_badinput_table  # noqa: F401 -- brings all rows
+from badinput_page import PAGE, page_text
 
 if __name__ == "__main__":
-    head = PAGE.read_text(encoding="utf-8").split(MARK)[0]
-    PAGE.write_text(head + MARK + table_text(), encoding="utf-8")
+    PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
