@@ -80,7 +80,7 @@ _COLUMNS = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(columns=st.dictionaries(_TEXT, _COLUMNS, min_size=1, max_size=5), n=st.integers(0, 4))
 def test_csv_is_that_of_pandas(columns: dict[str, pd.Series], n: int) -> None:
     """Its naive twin, byte by byte, in pieces of two rows."""
