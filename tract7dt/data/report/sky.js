@@ -150,6 +150,9 @@ class Sky {
       const box = c.getBoundingClientRect(), ratio = c.width / box.width;
       return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
     };
+    // While the page still scrolls, a touch cannot be kept from it: Chromium writes each attempt to the console.
+    const scrolling = (event) => { if (!event.cancelable) event.preventDefault = () => {}; };
+    for (const kind of ["touchstart", "touchmove"]) c.addEventListener(kind, scrolling, { capture: true, passive: true });
     this.zoom = d3.zoom().clickDistance(6).on("zoom", (event) => this.#moved(event.transform))
       .filter((event) => !event.button && (event.type !== "touchstart" || event.touches.length > 1 || this.closer()));
     d3.select(c).call(this.zoom);
