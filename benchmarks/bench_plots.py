@@ -27,20 +27,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 0.25
 
-#: Imported by every Python of the run "without": the drawing functions are replaced when qa is imported.
+#: Imported by every Python of the run "without": the drawing functions are replaced when qa.draw is imported.
 NO_PICTURES = """
 import importlib.machinery, sys
 
 class _Finder:
     def find_spec(self, name, path=None, target=None):
-        if name not in ("tract7dt.qa", "tract7dt.patch_pictures"):
+        if name not in ("tract7dt.qa.draw", "tract7dt.patch_pictures"):
             return None
-        sys.meta_path.remove(self)
-        try:
-            import importlib.util
-            spec = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
         run = spec.loader.exec_module
         def exec_module(module):
             run(module)
@@ -57,7 +52,7 @@ sys.meta_path.insert(0, _Finder())
 #: The same for the run "with": what each drawing function takes, not counting those that another one calls, is
 #: added to a file of the process.
 TIMED = """
-import json, os, sys, time
+import importlib.machinery, json, os, sys, time
 _inside, _spent = [], {}
 
 def _timed(name, call):
@@ -75,18 +70,17 @@ def _timed(name, call):
                 json.dump(_spent, stream)
     return drawn
 
-_WRAPPED = {"tract7dt.qa": "draw_", "tract7dt.patch_pictures": "draw_fitted", "tract7dt.run_report": "make_report"}
+_WRAPPED = {
+    "tract7dt.qa.draw": "draw_",
+    "tract7dt.patch_pictures": "draw_fitted",
+    "tract7dt.run_report": "make_report",
+}
 
 class _Finder:
     def find_spec(self, name, path=None, target=None):
         if name not in _WRAPPED:
             return None
-        sys.meta_path.remove(self)
-        try:
-            import importlib.util
-            spec = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
         run = spec.loader.exec_module
         def exec_module(module):
             run(module)
