@@ -16,7 +16,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-tile setup clean serve test-night fuzz audit test-faults docs
+.PHONY: help demo test test-slow test-ui golden lint bench bench-flow bench-psf bench-scale bench-tile setup clean serve test-night fuzz audit test-faults test-clusters docs
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,6 +48,11 @@ test-night: $(VENV)/.installed-dev
 test-faults: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/faults tests/flows/test_flows_faults.py tests/flows/test_flows_faults_everywhere.py \
 	    tests/flows/test_flows_faults_outside.py
+
+# Dask and Ray: real fields on workers that share no disk with the run.
+test-clusters: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dask,ray,s3]'
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/pytest -m slow tests/flows/test_flows_staging.py tests/flows/test_flows_pool_clusters.py
 
 # After a stage's number in tract7dt/reuse/versions.py was raised: write down what it makes now.
 golden: $(VENV)/.installed-dev
@@ -88,6 +93,10 @@ docs: $(VENV)/.installed-docs
 # A simulated tile at a linear scale: memory, time and disk of the whole run.
 bench-tile: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_tile.py --scale $(or $(SCALE),0.25)
+
+# 20,000 patches of 10 ms through the flow: where the run and the server end
+bench-scale: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_scale.py
 
 # Simulates its fields first: SIMULATOR is the folder of make_field.py, FIELDS where the fields are kept.
 bench-psf: $(VENV)/.installed-dev

@@ -64,7 +64,7 @@ def build_epsf(
         return build.submit(settings, field, sources, band)
 
     with give_up_on_error(folder):
-        for band, future in mapped(submit, bands, tasks_at_once(settings, workers)):
+        for band, future in mapped(submit, bands, tasks_at_once(settings, "bands", workers)):
             result: Any = future.result(raise_on_failure=False)  # a failure is a value here
             if isinstance(result, Ref):
                 built[band] = result

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prefect import Task, flow
 
 from flows import pool
 from flows.mapping import give_up_on_error, in_pool, mapped
-from flows.runners import n_workers, tasks_at_once
+from flows.runners import is_staged, n_workers, tasks_at_once
 from tasks import stages as tasks
 from tasks.policy import under
+from tract7dt import staging
 from tract7dt.progress import progress_folder, write_plan
 from tract7dt.settings import Settings
 from tract7dt.types import Ref
@@ -35,18 +37,37 @@ def run_patches(settings: Settings, batches: Ref) -> list[Ref]:
     payloads = tasks.read_batches(batches)
     workers = n_workers(settings, "patches", len(payloads))
     write_plan(folder, "patches", [], total=sum(map(len, payloads)), workers=workers)
+    staged = is_staged(settings)
     # A batch has no time limit; its patches have theirs.
-    fit = under(settings, _fit_in(pool.current())).with_options(timeout_seconds=0)
+    task: Task[..., Any] = tasks.fit_staged_batch if staged else _fit_in(pool.current())
+    fit = under(settings, task).with_options(timeout_seconds=0)
     fits: list[Ref] = []
 
     def submit(number: int) -> Any:
         named = fit.with_options(task_run_name=f"fit_patch_batch {number + 1}/{len(payloads)}")
-        return named.submit(settings, payloads[number])
+        return named.submit(settings, _sent(settings, payloads[number], staged))
 
-    with give_up_on_error(folder):
-        for _, future in mapped(submit, range(len(payloads)), tasks_at_once(settings, workers)):
-            fits += future.result()
+    with give_up_on_error(folder), _cleared(settings, staged):
+        at_once = tasks_at_once(settings, "patches", workers)
+        for number, future in mapped(submit, range(len(payloads)), at_once):
+            result: Any = future.result()
+            fits += staging.bring_fits(settings, result, payloads[number]) if staged else result
     return sorted(fits, key=lambda ref: ref.path)
+
+
+def _sent(settings: Settings, payloads: list[Ref], staged: bool) -> list[Ref]:
+    """The payloads as a worker is told of them."""
+    return staging.stage_payloads(settings, payloads) if staged else payloads
+
+
+@contextlib.contextmanager
+def _cleared(settings: Settings, staged: bool) -> Iterator[None]:
+    """Leave nothing of the block in the staging area."""
+    try:
+        yield
+    finally:
+        if staged:
+            staging.clear(settings)
 
 
 def _fit_in(workers: pool.WorkerPool | None) -> Task[..., list[Ref]]:

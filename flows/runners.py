@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tract7dt.settings import Settings
 
-__all__ = ["check_runner", "n_workers", "task_runner", "tasks_at_once"]
+__all__ = ["check_runner", "is_staged", "n_workers", "task_runner", "tasks_at_once"]
 
 Work = Literal["bands", "patches"]
 
@@ -25,13 +25,31 @@ _EXTRAS = {"dask": ("prefect_dask", "DaskTaskRunner"), "ray": ("prefect_ray", "R
 def n_workers(settings: Settings, work: Work, n_tasks: int | None = None) -> int:
     """Workers for ``work``: the stage's own number or, where that is "auto", the runtime's.
 
-    Never more than there are cores or tasks; one at a time if the runner is ``sequential``, and one band at a
-    time with ``epsf.parallel_bands`` off.
+    Never more than there are cores (on a cluster at an address: than are asked for) or tasks; one at a time
+    if the runner is ``sequential``, and one band at a time with ``epsf.parallel_bands`` off.
     """
     if settings.runtime.task_runner == "sequential" or (work == "bands" and not settings.epsf.parallel_bands):
         return 1
     own = settings.epsf.max_workers if work == "bands" else settings.patch_run.max_workers
-    return worker_count(settings.runtime.max_workers if own == "auto" else own, n_tasks)
+    wanted = settings.runtime.max_workers if own == "auto" else own
+    if _is_elsewhere(settings, work) and wanted != "auto":
+        return wanted if n_tasks is None else max(1, min(wanted, n_tasks))
+    return worker_count(wanted, n_tasks)
+
+
+def is_staged(settings: Settings) -> bool:
+    """Whether payloads go to the workers of a cluster by URL."""
+    return settings.runtime.task_runner in _EXTRAS and settings.runtime.staging_url is not None
+
+
+def _is_on_cluster(settings: Settings, work: Work) -> bool:
+    """Whether Dask or Ray does the work; a band's frames are not staged, so that bands stay here then."""
+    return settings.runtime.task_runner in _EXTRAS and not (work == "bands" and is_staged(settings))
+
+
+def _is_elsewhere(settings: Settings, work: Work) -> bool:
+    """Whether the workers are of a cluster that is there: its cores are not those of this machine."""
+    return _is_on_cluster(settings, work) and "address" in (settings.runtime.cluster or {})
 
 
 def check_runner(settings: Settings) -> None:
@@ -49,9 +67,9 @@ def check_runner(settings: Settings) -> None:
         )
 
 
-def tasks_at_once(settings: Settings, workers: int) -> int | None:
+def tasks_at_once(settings: Settings, work: Work, workers: int) -> int | None:
     """Most tasks to have submitted at once: one waits for each that runs; None (all of them) on a cluster."""
-    return None if settings.runtime.task_runner in _EXTRAS else 2 * workers
+    return None if _is_on_cluster(settings, work) else 2 * workers
 
 
 def task_runner(settings: Settings, work: Work, n_tasks: int | None = None) -> TaskRunner[Any]:
@@ -64,7 +82,7 @@ def task_runner(settings: Settings, work: Work, n_tasks: int | None = None) -> T
     from prefect.task_runners import ThreadPoolTaskRunner
 
     name, count = settings.runtime.task_runner, n_workers(settings, work, n_tasks)
-    if name in _EXTRAS:
+    if _is_on_cluster(settings, work):
         return _cluster_runner(settings, name, count)
     return ThreadPoolTaskRunner(max_workers=count)
 

@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_OF_PATCHES = ("fit_patch_batch", "fit_staged_batch")
 _LOGGERS = ("tract7dt", "tasks", "flows")
 
 
@@ -132,7 +133,7 @@ def under(
         retry_delay_seconds=retry_delays(settings),
         retry_jitter_factor=JITTER,
         # A batch takes as long as its patches do, each of which has a limit of its own.
-        timeout_seconds=None if wrapped.name == "fit_patch_batch" else settings.runtime.task_timeout_seconds,
+        timeout_seconds=None if wrapped.name in _OF_PATCHES else settings.runtime.task_timeout_seconds,
         **options,
     )
 

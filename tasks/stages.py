@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.policy import task
-from tract7dt import stages
+from tract7dt import stages, staging
 from tract7dt.store import WorkDir, ref_to, write_json
 from tract7dt.types import Ref
 
@@ -26,6 +26,7 @@ __all__ = [
     "compute_zp",
     "epsf_bands",
     "fit_patch_batch",
+    "fit_staged_batch",
     "load_inputs",
     "merge",
     "plan_batches",
@@ -43,6 +44,7 @@ build_patches = task(stages.build_patches)
 compose_final_masks = task(stages.compose_final_masks)
 build_patch_inputs = task(stages.build_patch_inputs)
 fit_patch_batch = task(stages.fit_patch_batch)
+fit_staged_batch = task(staging.fit_staged_batch)
 merge = task(stages.merge)
 compute_zp = task(stages.compute_zp)
 

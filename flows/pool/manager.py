@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flows.pool.batch import fit_batch
 from flows.pool.process import DEATHS, Overdue, WorkerProcess, times, value_of
 from flows.pool.wire import name_of
+from flows.runners import is_staged
 from tract7dt.errors import StageError, WorkerLostError
 from tract7dt.store import remove_temporaries
 
@@ -43,9 +44,11 @@ def current() -> WorkerPool | None:
 def pool_for(settings: Settings) -> Iterator[WorkerPool | None]:
     """The pool of a run, known to :func:`current` while the block runs; None for other task runners.
 
+    A run whose payloads are staged has one, too, for its ePSFs.
+
     Workers are started when they are first needed, and none is left after the block.
     """
-    if settings.runtime.task_runner != "process":
+    if settings.runtime.task_runner != "process" and not is_staged(settings):
         yield None
         return
     with WorkerPool(settings) as pool:

@@ -112,6 +112,11 @@ class RuntimeSettings(Section):
     cluster: Options | None = key(
         None, "Address or options handed to the Dask or Ray runner; null starts a local one."
     )
+    staging_url: Url | None = key(
+        None,
+        "Folder of an object store by which payloads go to workers of Dask or Ray, and fits come back; null: they "
+        "share the disk of work_dir.",
+    )
 
 
 class NightSettings(Section):
