@@ -169,7 +169,12 @@ class _Preview:
             by_row = np.stack([values[a:b].sum(axis=0, dtype=np.float32) for a, b in zip(starts, ends)])
             return np.add.reduceat(by_row, columns, axis=1, dtype=np.float64).astype(np.float32)
 
-        total, count = block_sums(np.where(finite, rows, np.float32(0))), block_sums(finite)
+        if finite.all():  # nearly always, and nothing is to be counted then
+            total = block_sums(rows)
+            width = np.diff([*columns, rows.shape[1]])
+            count = np.outer(np.subtract(ends, starts), width).astype(np.float32)
+        else:
+            total, count = block_sums(np.where(finite, rows, np.float32(0))), block_sums(finite)
         with self.lock:
             self.total[first[0] : first[-1] + 1] += weight * total
             self.weight[first[0] : first[-1] + 1] += weight * count
@@ -190,7 +195,8 @@ class _Seen:
     high: float = -math.inf
 
     def add(self, rows: F4, saturation: float | None) -> None:
-        values = rows[np.isfinite(rows)]
+        finite = np.isfinite(rows)
+        values = rows.ravel() if finite.all() else rows[finite]
         self.finite += values.size
         if values.size:
             self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
