@@ -32,6 +32,7 @@ import trivial_stages  # noqa: E402 - after the thread counts
 
 from flows import server  # noqa: E402
 from tract7dt import stages  # noqa: E402
+from tract7dt.batches import LONGEST_S  # noqa: E402
 from tract7dt.fit.warm import warm_up  # noqa: E402
 from tract7dt.progress import open_folder  # noqa: E402
 from tract7dt.settings import settings_from_dict  # noqa: E402
@@ -43,8 +44,8 @@ stages.fit_patch_batch = trivial_stages.fit_patch_batch  # before anything impor
 #: Pictures would hide a part of what is measured.
 NO_PICTURES = ("patch_run.no_patch_overview=true", "patch_run.no_cutouts=true", "overlay.zoom_enabled=false")
 
-#: CPU seconds of work that the program puts into a batch (``tract7dt.stages``).
-BATCH_S = stages._BATCH_SECONDS
+#: CPU seconds of work that the program puts into a batch (``tract7dt.batches``), but for the last ones.
+BATCH_S = LONGEST_S
 
 
 @dataclasses.dataclass(frozen=True)

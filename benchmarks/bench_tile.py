@@ -2,7 +2,8 @@
 
 Simulates a tile of 9576 x 6388 pixels and 30,000 sources at a linear scale, runs the flow on it with two workers,
 and watches the memory of all its processes. With several numbers of bands the runs show what grows with them.
-Figures go below a heading of their own in the results; the memory curve is drawn beside them.
+Figures go below a heading of their own in the results; the memory curve is drawn beside them. What a run has
+given is kept beside the tile (``run_20.json``); with ``--keep-runs`` it is taken from there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-from memory_curve import MemoryCurve, watch  # noqa: E402
+from memory_curve import MemoryCurve, megabytes, watch  # noqa: E402
 
+from tract7dt.patches import SECONDS_PER_COST  # noqa: E402
 from tract7dt.sample import SampleOptions, make_sample  # noqa: E402
 
 WIDTH, HEIGHT = 9576, 6388
@@ -61,15 +63,27 @@ class Run:
     megapixels: float
     curve: MemoryCurve
     record: dict[str, Any]
+    images_mb: float
     frames_mb: float
     work_mb: float
     payloads_mb: float
+    costs: list[tuple[float, float]]
     plain_read: float
     pulls: tuple[float, float]
 
     def stage(self, name: str, what: str = "cpu_s") -> float:
         """A figure of one stage."""
         return float(next(entry[what] for entry in self.record["stages"] if entry["name"] == name))
+
+    def write(self, path: Path) -> None:
+        """Keep it."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """What :meth:`write` kept."""
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**(kept | {"curve": MemoryCurve(**kept["curve"])}))
 
 
 def simulate(folder: Path, scale: float, seed: int) -> Path:
@@ -105,8 +119,11 @@ def plain_read_rate(paths: list[Path]) -> float:
     return size / 1e6 / seconds
 
 
-def _megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+def patch_costs(work: Path) -> list[tuple[float, float]]:
+    """Predicted and real CPU seconds of every patch."""
+    index = json.loads((work / "patch_payloads" / "payloads.json").read_text())
+    metas = {tag: json.loads((work / "outputs" / tag / "meta.json").read_text()) for tag in index}
+    return [(entry["cost"] * SECONDS_PER_COST, metas[tag].get("cpu_s", 0.0)) for tag, entry in index.items()]
 
 
 def run_tile(field: Path, scale: float, bands: int, workers: int) -> Run:
@@ -123,6 +140,7 @@ def run_tile(field: Path, scale: float, bands: int, workers: int) -> Run:
         f"inputs.image_list_file={field / f'images_{bands}.txt'}",
         f"outputs.work_dir={work}",
         f"epsf.epsf_ngrid={max(1, round(CELLS * scale))}",
+        "epsf.ngrid=6",
         f"runtime.max_workers={workers}",
         *(f"{switch}=false" for switch in PICTURES),
         "patch_run.no_cutouts=true",
@@ -130,19 +148,25 @@ def run_tile(field: Path, scale: float, bands: int, workers: int) -> Run:
     )
     overrides = [part for option in options for part in ("-o", option)]
     command = [sys.executable, "-m", "flows.cli", "run", "-c", str(field / "config.yaml"), *overrides]
-    curve = watch(command, field / f"run_{bands}.log")
+    curve = watch(command, field / f"run_{bands}.log", work)
     record = json.loads((work / "run_summary.json").read_text())
     return Run(
         bands=bands,
         megapixels=round(WIDTH * scale) * round(HEIGHT * scale) / 1e6,
         curve=curve,
         record=record,
-        frames_mb=_megabytes(work / "frames"),
-        work_mb=_megabytes(work),
-        payloads_mb=_megabytes(work / "patch_payloads"),
+        images_mb=sum(path.stat().st_size for path in paths) / 1e6,
+        frames_mb=sum((work / "frames" / f"{band}.npy").stat().st_size for band in _bands(work)) / 1e6,
+        work_mb=megabytes(work),
+        payloads_mb=megabytes(work / "patch_payloads"),
+        costs=patch_costs(work),
         plain_read=rate,
         pulls=flux_pulls(field, work),
     )
+
+
+def _bands(work: Path) -> list[str]:
+    return [frame["band"] for frame in json.loads((work / "frames" / "field.json").read_text())["frames"]]
 
 
 def flux_pulls(field: Path, work: Path) -> tuple[float, float]:
@@ -174,8 +198,8 @@ def table(scale: float, workers: int, runs: list[Run]) -> str:
         f"`make bench-tile SCALE={scale:g}`.\n\n"
         "| bands | sources | wall, s | CPU, s | all but fit and ePSF: CPU, s | the same for 61 Mpix, min (bar 15) "
         "| fit: ms per source and band (bar 1.5) | load and white stack, MB/s | of a plain read (bar 0.5) "
-        "| all processes, MiB (bar 5120) | not of files | largest process, MiB (bar 2048) "
-        "| disk over frames and payloads (bar 1.5 frames) | pulls: median | width |\n" + "|---" * 15 + "|\n"
+        "| all processes, MiB (bar 5120) | not of files | largest process, MiB (bar 2048) | not of files "
+        "| disk over frames and payloads (bar 1.5 frames) | pulls: median | width |\n" + "|---" * 16 + "|\n"
     )
     return head + "".join(_row(run) for run in runs)
 
@@ -183,8 +207,7 @@ def table(scale: float, workers: int, runs: list[Run]) -> str:
 def _row(run: Run) -> str:
     counts, curve = run.record["counts"], run.curve
     rest = sum(entry["cpu_s"] for entry in run.record["stages"] if entry["name"] not in SCIENCE)
-    images = sum(Path(entry["path"]).stat().st_size for entry in run.record["inputs"]) / 1e6
-    rate = images / run.stage("load_inputs", "wall_s")
+    rate = run.images_mb / run.stage("load_inputs", "wall_s")
     values = (
         run.bands,
         counts["fitted"],
@@ -198,6 +221,7 @@ def _row(run: Run) -> str:
         f"{max(curve.whole):.0f}",
         f"{max(curve.anonymous):.0f}",
         f"{max(curve.largest):.0f}",
+        f"{max(curve.largest_anonymous):.0f}",
         f"{(run.work_mb - run.payloads_mb) / run.frames_mb:.2f}",
         f"{run.pulls[0]:+.3f}",
         f"{run.pulls[1]:.3f}",
@@ -266,7 +290,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--folder", type=Path, help="keep the tile here; a temporary folder if not given")
-    parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
+    parser.add_argument(
+        "--keep-runs", action="store_true", help="runs that were made before are not made again"
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "RESULTS_tile.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).absolute()
@@ -276,7 +303,10 @@ def main() -> None:
         runs = []
         for bands in args.bands:
             print(f"running {bands} bands", flush=True)
-            runs.append(run_tile(field, args.scale, bands, args.workers))
+            kept = field / f"run_{bands}.json"
+            if not (args.keep_runs and kept.exists()):
+                run_tile(field, args.scale, bands, args.workers).write(kept)
+            runs.append(Run.read(kept))
         picture = args.out.with_name(f"tile_{args.scale:g}_memory.png")
         draw_curves(runs, args.scale, picture)
         text = table(args.scale, args.workers, runs) + stage_table(runs[-1])

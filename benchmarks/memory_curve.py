@@ -29,6 +29,10 @@ class MemoryCurve:
         The part of it that is no file's, MiB: what the system cannot take back when it needs room.
     largest : list of float
         Resident set of the largest process, MiB; pages of mapped files that it has touched are in it.
+    largest_anonymous : list of float
+        The largest part of a process that is no file's, MiB.
+    disk : list of float
+        Size of the files below a folder, MB, looked at every tenth time.
     wall, cpu : float
         Seconds of the command, its children included.
     """
@@ -37,6 +41,8 @@ class MemoryCurve:
     whole: list[float] = field(default_factory=list)
     anonymous: list[float] = field(default_factory=list)
     largest: list[float] = field(default_factory=list)
+    largest_anonymous: list[float] = field(default_factory=list)
+    disk: list[float] = field(default_factory=list)
     wall: float = 0.0
     cpu: float = 0.0
 
@@ -62,8 +68,17 @@ def _memory(pid: int) -> dict[str, float]:
     return {}
 
 
-def watch(command: Sequence[str], log: Path, interval: float = 0.5) -> MemoryCurve:
-    """Run a command, its output into ``log``, and watch its memory.
+def megabytes(folder: Path) -> float:
+    """Size of the files below a folder, MB; files that go meanwhile do not count."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size / 1e6
+
+
+def watch(command: Sequence[str], log: Path, folder: Path, interval: float = 0.5) -> MemoryCurve:
+    """Run a command, its output into ``log``, and watch its memory, and what it writes below ``folder``.
 
     Raises
     ------
@@ -83,6 +98,11 @@ def watch(command: Sequence[str], log: Path, interval: float = 0.5) -> MemoryCur
             curve.whole.append(sum(memory.get("Pss", 0.0) for memory in found))
             curve.anonymous.append(sum(memory.get("Pss_Anon", 0.0) for memory in found))
             curve.largest.append(max((memory.get("Rss", 0.0) for memory in found), default=0.0))
+            curve.largest_anonymous.append(
+                max((memory.get("Pss_Anon", 0.0) for memory in found), default=0.0)
+            )
+            if len(curve.seconds) % 10 == 1:
+                curve.disk.append(megabytes(folder))
 
     watcher = threading.Thread(target=sample)
     watcher.start()
