@@ -62,6 +62,7 @@ def task(
     name: str | None = None,
     run_name: str | None = None,
     timeout_seconds: float | None = None,
+    shares_disk: bool = True,
 ) -> prefect.Task[Concatenate[Settings, P], R]:
     """Wrap one stage function as a task.
 
@@ -73,6 +74,8 @@ def task(
         Name of the task; template for the name of its runs (``"{band}"``).
     timeout_seconds : float, optional
         Python code is interrupted after it, compiled code when it returns.
+    shares_disk : bool
+        Its worker sees the work_dir, and tells there what it has used.
     """
 
     @functools.wraps(stage)
@@ -83,7 +86,8 @@ def task(
             with _SoundErrors(stage.__name__):
                 return reuse.through(stage, settings, *args, **named)
         finally:
-            report_usage(progress_folder(settings.outputs.work_dir))
+            if shares_disk:
+                report_usage(progress_folder(settings.outputs.work_dir))
 
     return prefect.Task(
         guarded,

@@ -44,7 +44,7 @@ build_patches = task(stages.build_patches)
 compose_final_masks = task(stages.compose_final_masks)
 build_patch_inputs = task(stages.build_patch_inputs)
 fit_patch_batch = task(stages.fit_patch_batch)
-fit_staged_batch = task(staging.fit_staged_batch)
+fit_staged_batch = task(staging.fit_staged_batch, shares_disk=False)
 merge = task(stages.merge)
 compute_zp = task(stages.compute_zp)
 
