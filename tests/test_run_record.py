@@ -14,6 +14,7 @@ import pytest
 
 from tract7dt import resources
 from tract7dt.errors import InputError
+from tract7dt.patches import SECONDS_PER_COST
 from tract7dt.progress import open_folder, progress_folder
 from tract7dt.run_record import STAGES, RunRecord, failed_stage
 from tract7dt.settings import Settings, settings_from_dict
@@ -227,3 +228,20 @@ def test_worker_elsewhere_counts_by_its_report(settings: Settings) -> None:
     [entry] = _read(settings)["stages"]
     assert entry["cpu_s"] == pytest.approx(50.0, abs=0.5)
     assert entry["peak_rss_mb"] == 4096.0
+
+
+def test_the_cost_of_each_patch_is_told_beside_what_was_predicted(settings: Settings) -> None:
+    work = WorkDir.of(settings)
+    write_json(work.payloads / "payloads.json", {"p0": {"cost": 1000.0}, "p1": {"cost": 10.0}})
+    write_json(work.patch_meta("p0"), {"status": "converged", "cpu_s": 0.61, "wall_s": 0.7})
+    with RunRecord(settings, "run") as record:
+        assert _read(settings)["patch_costs"] == {}, "an earlier run's"
+        with record.stage("run_patches"):
+            pass
+    costs = _read(settings)["patch_costs"]
+    assert costs["p0"] == {
+        "predicted_cpu_s": pytest.approx(1000 * SECONDS_PER_COST),
+        "cpu_s": 0.61,
+        "wall_s": 0.7,
+    }
+    assert costs["p1"]["cpu_s"] is None

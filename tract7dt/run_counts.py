@@ -16,7 +16,7 @@ from tract7dt.store.urls import is_url
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["field_inputs", "product_counts"]
+__all__ = ["field_inputs", "patch_costs", "product_counts"]
 
 log = logging.getLogger(__name__)
 
@@ -132,3 +132,25 @@ def _patch_counts(work: WorkDir) -> dict[str, Any]:
         elif meta.get("status") == "failed":
             failed[tag] = str(meta.get("reason", ""))
     return {"patches": len(index), "failed_patches": failed, "patches_not_fitted": lacking}
+
+
+def patch_costs(work: WorkDir) -> dict[str, dict[str, float | None]]:
+    """What the fit of each patch was expected to cost and has cost, by tag.
+
+    Returns
+    -------
+    dict
+        ``predicted_cpu_s`` and ``cpu_s``, ``wall_s`` (None where the patch has no fit), s, by tag.
+    """
+    from tract7dt.patches import SECONDS_PER_COST
+
+    found = {}
+    for tag, entry in dict(_json(work.payloads / "payloads.json") or {}).items():
+        meta = _json(work.patch_meta(tag)) or {}
+        spent = {name: _rounded(meta.get(name)) for name in ("cpu_s", "wall_s")}
+        found[tag] = {"predicted_cpu_s": _rounded(entry.get("cost"), SECONDS_PER_COST), **spent}
+    return found
+
+
+def _rounded(value: object, factor: float = 1.0) -> float | None:
+    return round(value * factor, 4) if isinstance(value, (int, float)) else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tract7dt import resources
 from tract7dt.progress import progress_folder
-from tract7dt.run_counts import field_inputs, product_counts
+from tract7dt.run_counts import field_inputs, patch_costs, product_counts
 from tract7dt.store import WorkDir, sha256_bytes, write_json
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class RunRecord:
         self._error: dict[str, str | None] | None = None
         self._entries: dict[str, StageEntry] = {} if command == "run" else self._earlier()
         self._counts: dict[str, Any] = {}
+        self._patch_costs: dict[str, dict[str, float | None]] = {}
         self._inputs: list[dict[str, str]] = []
         self._versions = _versions()
         self._digest = sha256_bytes(settings.model_dump_json().encode())
@@ -169,6 +170,8 @@ class RunRecord:
         else:
             if entry.status == "running":
                 entry.status = "done"
+            if name == "run_patches":
+                self._patch_costs = patch_costs(self._work)
         finally:
             meter.read_into(entry)
             self.write()
@@ -247,6 +250,7 @@ class RunRecord:
             "error": self._error,
             "stages": [asdict(self._entries[name]) for name in STAGES if name in self._entries],
             "counts": {} if self._status == "running" else self.counts,
+            "patch_costs": self._patch_costs,
             "inputs": self._inputs,
             "versions": self._versions,
             "configuration_sha256": self._digest,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tract7dt import geometry
+from tract7dt.batches import by_number, by_share
 from tract7dt.errors import InputError, ProductError
 from tract7dt.progress import ProgressWriter
 from tract7dt.resources import worker_count
@@ -352,18 +353,14 @@ def _read_payload_index(settings: Settings) -> dict[str, dict[str, Any]]:
 
 # --- fit -----------------------------------------------------------------------------------------------
 
-#: CPU seconds of work that make a batch worth the start of a pool task.
-_BATCH_SECONDS = 8.0
-
 
 def patch_batches(settings: Settings, payloads: Sequence[Ref], n_workers: int) -> list[list[Ref]]:
-    """Divide the payloads into batches of even predicted cost, the dearest first.
+    """Divide the payloads into batches by predicted cost, the dearest first.
 
     Parameters
     ----------
     settings : Settings
-        ``runtime.patches_per_task``: patches a batch, or "auto" for batches of at least
-        ``_BATCH_SECONDS`` of work and at least one a worker.
+        ``runtime.patches_per_task``: patches a batch, or "auto": see :func:`tract7dt.batches.by_share`.
     payloads : sequence of Ref
     n_workers : int
     """
@@ -373,17 +370,9 @@ def patch_batches(settings: Settings, payloads: Sequence[Ref], n_workers: int) -
     index = {_payload_ref(settings, entry).path: float(entry["cost"]) for entry in entries}
     cost = {ref.path: index.get(ref.path, 1.0) * SECONDS_PER_COST for ref in payloads}
     per_task = settings.runtime.patches_per_task
-    if per_task == "auto":
-        wanted = max(n_workers, int(sum(cost.values()) / _BATCH_SECONDS))
-    else:
-        wanted = -(-len(payloads) // per_task)
-    batches: list[list[Ref]] = [[] for _ in range(min(wanted, len(payloads)))]
-    load = [0.0] * len(batches)
-    for ref in sorted(payloads, key=lambda r: (-cost[r.path], r.path)):
-        lightest = load.index(min(load))
-        batches[lightest].append(ref)
-        load[lightest] += cost[ref.path]
-    return batches
+    divided = by_share(cost, n_workers) if per_task == "auto" else by_number(cost, per_task)
+    by_path = {ref.path: ref for ref in payloads}
+    return [[by_path[path] for path in batch] for batch in divided]
 
 
 def payload_tag(ref: Ref) -> str:
