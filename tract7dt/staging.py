@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -36,6 +37,8 @@ __all__ = ["bring_fits", "clear", "fit_staged_batch", "stage_payloads"]
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
+#: Payloads that are on their way to the store at once.
+_UPLOADS = 8
 #: Folders of an archive: fits by patch, and what the worker says of its CPU time and memory.
 _FITS, _USAGE = "fits", "usage"
 _META = "meta.json"
@@ -66,12 +69,15 @@ def stage_payloads(settings: Settings, payloads: Sequence[Ref]) -> list[Ref]:
         It refuses.
     """
     store = _store(settings, _folder(settings))
-    staged = []
-    for ref in payloads:
+
+    def put(ref: Ref) -> Ref:
         key = f"payloads/{Path(ref.path).name}"
         store.upload(Path(ref.path), key, "application/fits")
-        staged.append(Ref(f"{store.url}/{key}", ref.sha256, ref.kind))
-    return staged
+        return Ref(f"{store.url}/{key}", ref.sha256, ref.kind)
+
+    # One after the other they would feed no more than a dozen workers.
+    with ThreadPoolExecutor(_UPLOADS) as threads:
+        return list(threads.map(put, payloads))
 
 
 def bring_fits(settings: Settings, archive: Ref, payloads: Sequence[Ref]) -> list[Ref]:
