@@ -120,7 +120,7 @@ class Evaluator:
         self.layout: Layout | None = None
         self.current: Point | None = None
         self.coarseness = 1.0
-        self.places = Places(scene, parameters, options, self.workspace)
+        self.places = Places(scene, parameters, options, self.workspace, self.team)
         self.places.first_sizes(self._level(), self.live, self.tables)
 
     def _level(self) -> F8:

@@ -289,11 +289,17 @@ class Optimiser:
 
     def _gain(self, trial: Point) -> tuple[float, F8]:
         """Gain in log-posterior, and its part in the surroundings of every source."""
-        local = np.zeros(self.n)
-        gain = trial.log_prior - self.point.log_prior
-        for before, after in zip(self.point.residuals, trial.residuals):
-            gain += local_gain(before, after, self.point.stamps.box, local)
-        return float(gain), local + trial.source_log_prior - self.point.source_log_prior
+        n_bands = self.evaluator.scene.n_bands
+        local, whole = np.zeros((n_bands, self.n)), np.zeros(n_bands)
+
+        def compare(start: int, stop: int) -> None:
+            for b in range(start, stop):
+                before, after = self.point.residuals[b], trial.residuals[b]
+                whole[b] = local_gain(before, after, self.point.stamps.box, local[b])
+
+        self.evaluator.team.share(compare, n_bands)
+        gain = float(whole.sum()) + trial.log_prior - self.point.log_prior
+        return gain, local.sum(axis=0) + trial.source_log_prior - self.point.source_log_prior
 
     def _is_noise(self, loss: float, promised: float) -> bool:
         """Whether a loss is no more than rounding, and the promised gain could not be told from it.

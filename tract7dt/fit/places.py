@@ -15,6 +15,7 @@ from tract7dt.fit.parameters import LOG_RE, Parameters
 from tract7dt.fit.profiles import CUT_RADIUS
 from tract7dt.fit.scene import Scene
 from tract7dt.fit.stamps import boxes, stamp_size, usable_radius
+from tract7dt.fit.threads import Team
 from tract7dt.fit.workspace import Workspace
 from tract7dt.types import ModelKind
 
@@ -50,6 +51,8 @@ class Places:
     options : EngineOptions
     workspace : Workspace
         Holds the buffers.
+    team : Team
+        Threads.
 
     Attributes
     ----------
@@ -60,12 +63,17 @@ class Places:
     """
 
     def __init__(
-        self, scene: Scene, parameters: Parameters, options: EngineOptions, workspace: Workspace
+        self,
+        scene: Scene,
+        parameters: Parameters,
+        options: EngineOptions,
+        workspace: Workspace,
+        team: Team,
     ) -> None:
         n = len(parameters.kind)
         self.scene, self.parameters, self.options = scene, parameters, options
         self.size, self.radius = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        self._workspace = workspace
+        self._workspace, self._team = workspace, team
         self.buffer: F4 = workspace.rows("images", scene.n_bands, np.float32)
         self._extended = parameters.kind != ModelKind.STAR
         self._n_images = np.ones(n, np.int64)
@@ -109,18 +117,28 @@ class Places:
     def _fit_sizes(self, theta: F8, todo: Bool, level: F8, live: Bool, tables: Tables) -> None:
         """Draw the models of some sources alone, on stamps that grow, until they fit."""
         scene, n = self.scene, len(theta)
-        needed, held, nowhere = np.zeros(n, np.int64), np.ones(n, bool), np.zeros(n, np.int64)
+        held, nowhere = np.ones(n, bool), np.zeros(n, np.int64)
         for _ in range(4):
             if not todo.any():
                 break
             self._load_psfs()
             box = np.zeros((n, 4), np.int64)
             stamps = Stamps(self.size, pixel(theta), box, nowhere, self._psf, self._psf_offset)
-            empty = np.zeros((scene.n_bands, 1), np.float32)
-            draw_sources(
-                theta, self.parameters.kind, False, False, held, todo, live, stamps, tables, scene.sqrt_w,
-                empty, level, needed,
-            )  # fmt: skip
+            found: list[I8] = []
+
+            def draw(
+                start: int, stop: int, todo: Bool = todo, stamps: Stamps = stamps, found: list[I8] = found
+            ) -> None:
+                mine, empty = np.zeros(n, np.int64), np.zeros((stop - start, 1), np.float32)
+                found.append(mine)
+                draw_sources(
+                    theta, self.parameters.kind, False, False, held, todo, live[start:stop],
+                    stamps._replace(psf=stamps.psf[start:stop]), tables, scene.sqrt_w[start:stop],
+                    empty, level[start:stop], mine,
+                )  # fmt: skip
+
+            self._team.share(draw, scene.n_bands)
+            needed = np.max(found, axis=0)
             grow = todo & (needed >= self.radius - 1) & (self.radius < self._largest)
             for s in map(int, np.flatnonzero(todo)):
                 self._resize(s, int(1.5 * self.radius[s]) if grow[s] else max(int(needed[s]) + 2, 7))
