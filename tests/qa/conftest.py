@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from qa_inputs import PatchInput
 
+from tract7dt.qa.raster import Sheet, text_width
 from tract7dt.types import Box, Patch
+
+
+@pytest.fixture(autouse=True)
+def words_cut_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Whatever is drawn in these tests: every word lies within its picture, from end to end."""
+    cut: list[str] = []
+    write = Sheet.text
+
+    def text(sheet: Sheet, left: float, top: float, text: str, **how: Any) -> None:
+        width = text_width(text, how.get("size", 12), how.get("bold", False))
+        begin = left - {"left": 0.0, "centre": 0.5, "right": 1.0}[how.get("align", "left")] * width
+        if begin < -0.5 or begin + width > sheet.pixels.shape[1] + 0.5:
+            cut.append(text)
+        write(sheet, left, top, text, **how)
+
+    monkeypatch.setattr(Sheet, "text", text)
+    yield cut
+    assert cut == []
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_enlarged_images_come_back_and_take_little(tmp_path):
     assert sizes[4] < 5 * sizes[1], "16 times the pixels"
 
 
-def test_what_sticks_out_is_cut_off():
+def test_what_sticks_out_is_cut_off(words_cut_off):
     sheet = Sheet.blank(20, 20)
     before = sheet.pixels.copy()
     sheet.text(-200, 3, "away")
@@ -181,6 +181,8 @@ def test_what_sticks_out_is_cut_off():
     sheet.text(15, 10, "over the edge")
     sheet.line(-5, 5, 40, 5, "#ff0000")
     assert (sheet.pixels != before).any()
+    assert words_cut_off == ["away", "over the edge"]
+    words_cut_off.clear()
 
 
 def test_ticks_are_round_and_few():
@@ -192,13 +194,12 @@ def test_ticks_are_round_and_few():
 def test_residual_blocks_have_unit_width_and_sign():
     rng = np.random.default_rng(2)
     sigma = np.array([1.0, 5.0])[:, None, None]
-    model = np.zeros((2, 200, 220), np.float32)
-    data = (model + sigma * rng.standard_normal(model.shape)).astype(np.float32)
-    weight = np.broadcast_to(1 / sigma**2, model.shape).astype(np.float32).copy()
+    difference = (sigma * rng.standard_normal((2, 200, 220))).astype(np.float32)
+    weight = np.broadcast_to(1 / sigma**2, difference.shape).astype(np.float32).copy()
     weight[1, 10:30, 10:30] = 0
-    data[0, 100:120, 100:120] += 3
+    difference[0, 100:120, 100:120] += 3
     patch = Patch(0, 0, 0, 0, Box(1010, 1200, 510, 690), Box(1000, 1220, 500, 700), 10)
-    blocks = residual_blocks(data, model, weight, patch)
+    blocks = residual_blocks(difference * np.sqrt(weight), weight, patch)
     assert blocks.shape == (2, 23, 24)
     sigmas = blocks.astype(float) / STEPS_PER_SIGMA
     assert blocks[1, 1, 1] == NO_RESIDUAL
@@ -244,6 +245,7 @@ def test_gaia_overlay_tells_matched_from_added(white, sources):
     assert "Gaia star in the catalogue (N=2)" in texts
     assert "Gaia star added (N=1)" in texts
     assert "excluded: saturation (N=1)" in texts
+    assert "excluded: crop (N=0, 2 outside)" in texts
     assert "catalogue source, not in Gaia (N=10)" in texts
     assert "Gaia stars used" in texts
     ((left, top),) = page.sheet.marks["box"]

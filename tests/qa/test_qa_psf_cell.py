@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from qa_inputs import read_png
+from qa_inputs import make_wcs, read_png
 
 from tract7dt.psf.diagnosis import STEP, diagnose
+from tract7dt.qa.compass import sky_geometry
 from tract7dt.qa.psf_background import background_map, background_sheet, star_background_sheet
 from tract7dt.qa.psf_cell import draw_cell_diagnostics
 from tract7dt.qa.psf_montage import montage_sheet
@@ -164,6 +165,23 @@ def test_pictures_say_what_they_show(found, epsf, frame):
     # a Gaussian holds half of its light within sigma sqrt(2 ln 2): 2.35 pix
     (words,) = [text for text in sheet.texts if "50% within" in text]
     assert float(words.split("50% within ")[1].split()[0]) == pytest.approx(2.35, abs=0.15)
+
+
+def test_pictures_with_pixels_of_the_sky_have_compass_and_scale_bar(found, frame):
+    """Bars of a round length: 0.5 arcsec a pixel, as large as each picture shows a pixel."""
+    sky = sky_geometry(make_wcs(), 75.0, 75.0)
+    names = {"band": "m500", "cell": "r00_c00", "sky": sky}
+    box = Box(0, 150, 0, 150)
+    sheets = (
+        (background_sheet(frame.data, box, found, **names, color_bar=True), 2.0),
+        (star_background_sheet(found, (13.0, 19.0), **names, color_bar=True), 1.0),
+        (montage_sheet(found, used_only=True, most=100, **names), 3.0),
+    )
+    for sheet, zoom in sheets:
+        assert {"N", "E"} <= set(sheet.texts)
+        (x0, _), (x1, _) = sheet.marks["scale bar"]
+        (words,) = [text for text in sheet.texts if text.endswith("″")]
+        assert x1 - x0 == pytest.approx(float(words[:-1]) / 0.5 * zoom, rel=0.01), words
 
 
 def test_a_cell_without_stars_is_drawn(tmp_path, epsf, settings, frame):

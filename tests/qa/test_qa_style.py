@@ -119,6 +119,8 @@ def test_reasons_have_symbols_of_their_own():
     assert REASON_SYMBOLS["saturated"] is SYMBOLS["saturated"]
     taken = {(str(SYMBOLS[n].marker), SYMBOLS[n].color) for n in ("psf_used", "gaia", "affected")}
     assert not taken & set(looks)
+    elsewhere = {SYMBOLS[n].marker for n in ("galaxy", "unknown", "halo", "start", "injected")}
+    assert not elsewhere & {s.marker for s in REASON_SYMBOLS.values()}, "a shape means one thing"
 
 
 @pytest.mark.parametrize(

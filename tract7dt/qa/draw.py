@@ -236,7 +236,9 @@ def draw_epsf_band(settings: Settings, work: WorkDir, field: Field, built: BandC
             plot_epsf(stamp, {"band": band, "cell": tag}, folder / "epsf.png", dpi=dpi)
         window, found = field.frames[band].window(cell.box), cell.diagnosis
         _draw_psf_stars(settings, folder, window, cell, band, tag, field.wcs)
-        draw_cell_diagnostics(epsf, folder, window, cell.box, stamp, found, band=band, cell=tag, dpi=dpi)
+        box = cell.box
+        sky = sky_geometry(field.wcs, (box.x0 + box.x1 - 1) / 2, (box.y0 + box.y1 - 1) / 2)
+        draw_cell_diagnostics(epsf, folder, window, box, stamp, found, band=band, cell=tag, dpi=dpi, sky=sky)
 
 
 def _draw_psf_stars(

@@ -83,7 +83,11 @@ def gaia_page(
     image = block_mean(white, factor)
     groups = gaia_groups(table, n_input, frame)
     sky = sky_geometry(wcs, (frame.nx - 1) / 2, (frame.ny - 1) / 2)
-    entries = [Entry(f"{text} (N={len(groups[name][0])})", SYMBOLS[name]) for name, text in _TEXTS.items()]
+    more = _outside(table, groups)
+    entries = [
+        Entry(f"{text} (N={len(groups[name][0])}{more.get(name, '')})", SYMBOLS[name])
+        for name, text in _TEXTS.items()
+    ]
     if box is not None:
         entries.append(Entry("Gaia stars used", color=CONTRAST, look="dashed"))
     page = sky_page(
@@ -105,6 +109,16 @@ def gaia_page(
     if not np.isfinite(image).any():
         page.note("no finite pixel")
     return page
+
+
+def _outside(table: pd.DataFrame, groups: dict[str, tuple[F8, F8]]) -> dict[str, str]:
+    """How many excluded sources lie outside of the picture, as words; the crop takes most of its own out."""
+    n = {"saturated": "excluded_saturation", "cropped": "excluded_crop"}
+    flagged = {name: int(table[column].sum()) for name, column in n.items() if column in table}
+    if "excluded_saturation" in table and "cropped" in flagged:  # drawn as saturated
+        flagged["cropped"] -= int((table["excluded_crop"] & table["excluded_saturation"]).sum())
+    beyond = {name: n - len(groups[name][0]) for name, n in flagged.items()}
+    return {name: f", {n} outside" for name, n in beyond.items() if n > 0}
 
 
 def gaia_groups(table: pd.DataFrame, n_input: int, frame: Box) -> dict[str, tuple[F8, F8]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tract7dt.qa.compass import SkyGeometry, sky_geometry
 from tract7dt.qa.palette import SIGNED_STEPS, grey_index, signed_index
-from tract7dt.qa.raster import Sheet
+from tract7dt.qa.raster import Sheet, text_width
 from tract7dt.qa.raster_sky import draw_axis, draw_sky_strip
 from tract7dt.qa.sky_page import sky_subtitle
 from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
@@ -86,11 +86,12 @@ def patch_sheet(
     zoom = max(1, side // max(seen.shape))
     width, height = seen.shape[1] * zoom, seen.shape[0] * zoom
     sky = sky_geometry(wcs, (roi.x0 + roi.x1 - 1) / 2, (roi.y0 + roi.y1 - 1) / 2)
-    total = max(_LEFT + 3 * width + 2 * _GAP + _BAR + 6, 660)
+    missing = bool(np.isnan(seen).any())
+    words = _subtitle(bands, table, residual, sky, factor, missing)
+    total = max(_LEFT + 3 * width + 2 * _GAP + _BAR + 6, _LEFT + text_width(words, 10) + 10, 660)
     sheet = Sheet.blank(total, _TOP + height + _AXIS + _STRIP)
     sheet.text(_LEFT, 6, f"Patch {patch.tag}", size=15, color=INK, bold=True)
-    missing = bool(np.isnan(seen).any())
-    sheet.text(_LEFT, 27, _subtitle(bands, table, residual, sky, factor, missing), size=10, color=FAINT)
+    sheet.text(_LEFT, 27, words, size=10, color=FAINT)
     panels = (
         ("data, weighted stack", grey_index(stretch.grey(seen), _LEVELS)),
         ("model", grey_index(stretch.grey(fitted), _LEVELS)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tract7dt.qa.raster import Sheet, coverage, lay
+from tract7dt.qa.raster import Sheet, coverage, lay, text_width
 from tract7dt.qa.style import FAINT, INK, Symbol
 from tract7dt.types import F8
 
@@ -146,9 +146,10 @@ class PlotPanel:
             self.sheet.outline(left, upper, width, height, color, dash=dash)
 
     def text(self, x: float, y: float, text: str, color: str, shift: tuple[int, int] = (6, -16)) -> None:
-        """Words beside a point, moved by ``shift`` pixels (right, down)."""
+        """Words beside a point, moved by ``shift`` pixels (right, down) but no further than the frame."""
         across, down = self.at(x, y)
-        left, top = self.left + float(across) + shift[0], self.top + float(down) + shift[1]
+        most = self.width - text_width(text, self.font) - 2
+        left, top = self.left + min(float(across) + shift[0], most), self.top + float(down) + shift[1]
         self.sheet.text(left, top, text, size=self.font, color=color)
 
     def _dots(self, across: F8, down: F8, color: str, size: float, opacity: float) -> None:

@@ -13,6 +13,8 @@ __all__ = ["growth_curve", "half_width", "radial_profile"]
 
 #: Parts of a pixel along each axis.
 _PARTS = 5
+#: How a part counts in its ring and in the two next ones to each side.
+_SPREAD = np.array([1, 2, 3, 2, 1]) / 9
 
 
 def radial_profile(stamp: F8) -> tuple[F8, F8]:
@@ -52,7 +54,8 @@ def half_width(r: F8, value: F8) -> float:
 def growth_curve(stamp: F8) -> tuple[F8, F8]:
     """Share of the sum within a circle around the centre pixel, for radii in steps of a tenth of a pixel.
 
-    A pixel's value is spread evenly over 5 by 5 parts of it, so the curve has no steps at whole pixels.
+    A pixel's value is spread evenly over 5 by 5 parts of it, and a part over the rings around it, so the curve
+    has no steps at whole pixels.
     Not finite pixels count as 0; without a positive sum the curve is 0.
 
     Returns
@@ -63,6 +66,7 @@ def growth_curve(stamp: F8) -> tuple[F8, F8]:
     fine = np.repeat(np.repeat(known, _PARTS, 0), _PARTS, 1)
     grown: F8 = np.cumsum(np.bincount(_rings(stamp.shape[0], stamp.shape[1]), fine.ravel()))
     total = float(grown[-1])
+    grown[1:-1] = np.convolve(np.pad(grown, 2, mode="edge"), _SPREAD, mode="valid")[1:-1]
     return np.arange(len(grown)) / 10.0, grown / total if total > 0 else np.zeros(len(grown))
 
 

@@ -26,6 +26,8 @@ _LEFT, _TOP, _BAR, _GAP, _FOOT = 56, 80, 84, 66, 44
 _LINEAR = 2e-4
 #: How far below zero the colour bar reaches, value / peak.
 _BAR_BELOW = -0.02
+#: Shares of the light whose radii are told.
+_SHARES = (0.5, 0.8)
 
 
 def plot_epsf(epsf: Epsf, meta: Mapping[str, Any], path: str | os.PathLike[str], *, dpi: int = 300) -> None:
@@ -172,13 +174,16 @@ def _draw_energy(sheet: Sheet, left: int, side: int, scaled: F8, color: str) -> 
     )
     panel.level([0.0, edge], [1.0, 1.0], FAINT, dash=1)
     radii = []
-    for share in (0.5, 0.8):
+    for share in _SHARES:
         reached = np.flatnonzero(curve >= share)
         radius = float(radius_of[reached[0]]) if reached.size else float("nan")
         radii.append(radius)
         if np.isfinite(radius) and radius <= edge:
             panel.level([0.0, radius, radius], [share, share, 0.0], LEVEL)
-            panel.text(radius, share, f"{share:.0%}: {radius:.2f} pix", LEVEL, (8, 2))
+    beside = np.nanmax([radius for radius in radii if radius <= edge], initial=0.0)  # right of both lines
+    for share, radius in zip(_SHARES, radii, strict=True):
+        if radius <= edge:
+            panel.text(beside, share, f"{share:.0%}: {radius:.2f} pix", LEVEL, (8, 2))
     shown = radius_of <= edge
     panel.curve(radius_of[shown], curve[shown], color, 2.2)
     return radii[0], radii[1]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tract7dt.qa.compass import SkyGeometry
 from tract7dt.qa.palette import grey_index
 from tract7dt.qa.raster import Sheet, text_width
-from tract7dt.qa.raster_sky import draw_axis, nice_ticks
+from tract7dt.qa.raster_sky import STRIP, draw_axis, draw_sky_strip, nice_ticks
 from tract7dt.qa.stretch import block_mean, display_factor, measure_stretch
 from tract7dt.qa.style import FAINT, INK, LEVEL, SYMBOLS
 from tract7dt.types import F4, Box, PsfDiagnosis
@@ -51,7 +52,14 @@ def _between(n: int, factor: int, step: int, m: int) -> tuple[I8, I8, F4]:
 
 
 def background_sheet(
-    window: NDArray[np.floating], box: Box, diagnosis: PsfDiagnosis, *, band: str, cell: str, color_bar: bool
+    window: NDArray[np.floating],
+    box: Box,
+    diagnosis: PsfDiagnosis,
+    *,
+    band: str,
+    cell: str,
+    color_bar: bool,
+    sky: SkyGeometry | None = None,
 ) -> Sheet:
     """Three panels: the cell as it is, its background map, and the cell without it.
 
@@ -65,6 +73,8 @@ def background_sheet(
     band, cell : str
     color_bar : bool
         Whether the map's scale is drawn.
+    sky : SkyGeometry, optional
+        For compass and scale bar.
     """
     factor = display_factor(window.shape, 3, _SIDE)
     raw = block_mean(window, factor)
@@ -72,10 +82,14 @@ def background_sheet(
     zoom = max(1, _SIDE // max(raw.shape))
     width, height = raw.shape[1] * zoom, raw.shape[0] * zoom
     bar = _BAR if color_bar else 0
-    sheet = Sheet.blank(max(_LEFT + 3 * width + 2 * _GAP + bar + 12, 640), _TOP + height + _FOOT)
+    strip = 0 if sky is None else STRIP
+    total = max(_LEFT + 3 * width + 2 * _GAP + bar + 12, 700)
+    sheet = Sheet.blank(total, _TOP + height + _FOOT + strip)
     sheet.text(_LEFT, 6, f"Background   {band}   {cell}", size=15, color=INK, bold=True)
     low, high = float(level.min()), float(level.max())
-    words = f"map: median {np.median(level):.4g}, from {low:.4g} to {high:.4g} scaled counts per pixel"
+    words = f"map: median {np.median(level):.4g}, from {low:.4g} to {high:.4g} scaled counts".replace(
+        "-", "−"
+    )
     sheet.text(
         _LEFT,
         27,
@@ -101,6 +115,8 @@ def background_sheet(
             _color_bar(sheet, left - _GAP + 8, height, low, low + span)
             left += bar
     draw_axis(sheet, _LEFT, _TOP, height, (box.y0, box.y1), "y [pix]", horizontal=False)
+    if sky is not None:
+        draw_sky_strip(sheet, _TOP + height + _FOOT, strip, (), sky, zoom / factor, width // 2, _FONT)
     return sheet
 
 
@@ -110,10 +126,17 @@ def _color_bar(sheet: Sheet, left: int, height: int, low: float, high: float) ->
         y = _TOP + (1 - (tick - low) / (high - low)) * (height - 1)
         sheet.line(left + 10, y, left + 13, y, INK)
         sheet.text(left + 16, y - 7, f"{tick:.4g}".replace("-", "−"), size=10, color=INK)
+    sheet.text(left, _TOP - 17, "[counts]", size=10, color=INK)
 
 
 def star_background_sheet(
-    diagnosis: PsfDiagnosis, annulus: tuple[float, float], *, band: str, cell: str, color_bar: bool
+    diagnosis: PsfDiagnosis,
+    annulus: tuple[float, float],
+    *,
+    band: str,
+    cell: str,
+    color_bar: bool,
+    sky: SkyGeometry | None = None,
 ) -> Sheet:
     """A row a star of the stack: as cut out, with the annulus of its sky, and without that sky.
 
@@ -125,20 +148,23 @@ def star_background_sheet(
     band, cell : str
     color_bar : bool
         Whether the scale of the grey levels is told.
+    sky : SkyGeometry, optional
+        For compass and scale bar.
     """
     stars = np.flatnonzero(diagnosis.used)
     k = diagnosis.data.shape[-1]
     columns = max(1, -(-len(stars) // _ROWS))
     rows = min(max(len(stars), 1), _ROWS)
     block = 3 * (k + 3) + _WORDS + _BLOCK_GAP
-    sheet = Sheet.blank(max(16 + columns * block, 560), 82 + rows * (k + 3) + 12)
+    strip = 0 if sky is None else STRIP
+    sheet = Sheet.blank(max(16 + columns * block, 600), 82 + rows * (k + 3) + 12 + strip)
     sheet.text(14, 6, f"Local sky of the PSF stars   {band}   {cell}", size=15, color=INK, bold=True)
     half = k // 2
     outer = min(annulus[1], half)
     inner = min(annulus[0], outer - 3.0)
     words = f"{len(stars)} stars   ·   annulus {inner:g} to {outer:g} pix   ·   blue: not counted"
     if color_bar:
-        words += f"   ·   black {_DARK:g} σ, white {_WHITE:+g} σ of the sky".replace("-", "−")
+        words += f"   ·   black {_DARK:g} σ, white {_WHITE:+g} σ".replace("-", "−")
     sheet.text(14, 27, words, size=_FONT, color=FAINT)
     for column in range(columns if len(stars) else 0):
         for i, title in enumerate(("star", "annulus", "without sky")):
@@ -148,6 +174,8 @@ def star_background_sheet(
         _star_row(sheet, left, top, diagnosis, i, number + 1, (inner, outer))
     if not len(stars):
         sheet.text(14, 60, "no star was used", size=12, color=FAINT)
+    if sky is not None:
+        draw_sky_strip(sheet, sheet.pixels.shape[0] - strip, strip, (), sky, 1.0, k, _FONT)
     return sheet
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tract7dt.qa.compass import SkyGeometry
 from tract7dt.qa.psf_background import background_sheet, star_background_sheet
 from tract7dt.qa.psf_montage import montage_sheet
 from tract7dt.qa.psf_residual import fit_stars, growth_sheet, residual_sheet
@@ -32,6 +33,7 @@ def draw_cell_diagnostics(
     band: str,
     cell: str,
     dpi: int,
+    sky: SkyGeometry | None = None,
 ) -> None:
     """Write the pictures that the switches want; one that is not wanted, or not possible, is removed.
 
@@ -51,6 +53,8 @@ def draw_cell_diagnostics(
     band, cell : str
     dpi : int
         Written into the files; these pictures are of fixed size.
+    sky : SkyGeometry, optional
+        At the middle of the cell, for compass and scale bar where pixels of the sky are shown.
     """
     pictures: dict[str, Callable[[], Sheet] | None] = dict.fromkeys(
         (
@@ -64,16 +68,16 @@ def draw_cell_diagnostics(
         bar, most = epsf.diagnostics_show_colorbar, epsf.save_star_montage_max
         if epsf.save_patch_background_diagnostics:
             pictures["background_diagnostics"] = lambda: background_sheet(
-                window, box, found, band=band, cell=cell, color_bar=bar
+                window, box, found, band=band, cell=cell, color_bar=bar, sky=sky
             )
         if epsf.save_star_local_background_diagnostics and epsf.star_local_bkg_subtract:
             pictures["star_local_background_diagnostics"] = lambda: star_background_sheet(
-                found, annulus, band=band, cell=cell, color_bar=bar
+                found, annulus, band=band, cell=cell, color_bar=bar, sky=sky
             )
         if most > 0:
             for name, used_only in (("extracted_stars", False), ("used_stars", True)):
                 pictures[name] = lambda used_only=used_only: montage_sheet(  # type: ignore[misc]
-                    found, used_only=used_only, most=most, band=band, cell=cell
+                    found, used_only=used_only, most=most, band=band, cell=cell, sky=sky
                 )
     if stamp is not None and (epsf.save_residual_diagnostics or epsf.save_growth_curve):
         fits = None if diagnosis is None else fit_stars(stamp, diagnosis, epsf.residual_diag_max_stars)

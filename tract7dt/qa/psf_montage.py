@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tract7dt.qa.compass import SkyGeometry
 from tract7dt.qa.palette import grey_index
 from tract7dt.qa.psf_stars import REASON_SYMBOLS
 from tract7dt.qa.raster import Sheet
+from tract7dt.qa.raster_sky import STRIP, draw_sky_strip
 from tract7dt.qa.style import FAINT, INK, SYMBOLS
 from tract7dt.types import F4, F8, PsfDiagnosis
 
@@ -17,7 +19,15 @@ _LEFT, _TOP, _GAP, _LINE, _LEVELS = 14, 56, 4, 16, 40
 _TILE, _MANY = 110, 36
 
 
-def montage_sheet(diagnosis: PsfDiagnosis, *, used_only: bool, most: int, band: str, cell: str) -> Sheet:
+def montage_sheet(
+    diagnosis: PsfDiagnosis,
+    *,
+    used_only: bool,
+    most: int,
+    band: str,
+    cell: str,
+    sky: SkyGeometry | None = None,
+) -> Sheet:
     """Cutouts of the stars, the brightest first, each in its own asinh stretch.
 
     Parameters
@@ -28,6 +38,8 @@ def montage_sheet(diagnosis: PsfDiagnosis, *, used_only: bool, most: int, band: 
     most : int
         How many are shown at most (``epsf.save_star_montage_max``).
     band, cell : str
+    sky : SkyGeometry, optional
+        For compass and scale bar.
     """
     chosen = np.flatnonzero(diagnosis.used) if used_only else np.arange(len(diagnosis.x))
     chosen = chosen[np.argsort(-diagnosis.snr[chosen], kind="stable")]
@@ -37,8 +49,9 @@ def montage_sheet(diagnosis: PsfDiagnosis, *, used_only: bool, most: int, band: 
     side = k * zoom
     columns = max(1, min(len(shown), int(np.ceil(np.sqrt(1.5 * max(len(shown), 1))))))
     rows = -(-len(shown) // columns)
-    width = max(2 * _LEFT + columns * (side + _GAP), 420)
-    sheet = Sheet.blank(width, _TOP + max(rows, 1) * (side + _LINE + _GAP) + 10)
+    strip = 0 if sky is None else STRIP
+    width = max(2 * _LEFT + columns * (side + _GAP), 520)
+    sheet = Sheet.blank(width, _TOP + max(rows, 1) * (side + _LINE + _GAP) + 10 + strip)
     what = "Stars of the stack" if used_only else "Stars cut out for the stack"
     sheet.text(_LEFT, 6, f"{what}   {band}   {cell}", size=15, color=INK, bold=True)
     more = f", the brightest {len(shown)} shown" if len(shown) < len(chosen) else ""
@@ -50,6 +63,8 @@ def montage_sheet(diagnosis: PsfDiagnosis, *, used_only: bool, most: int, band: 
         _tile(sheet, left, top, zoom, diagnosis, int(i))
     if not len(shown):
         sheet.text(_LEFT, _TOP, "none", size=12, color=FAINT)
+    if sky is not None:
+        draw_sky_strip(sheet, sheet.pixels.shape[0] - strip, strip, (), sky, zoom, side, 11)
     return sheet
 
 

@@ -183,8 +183,8 @@ def growth_sheet(epsf: Epsf, fits: Fits | None, *, band: str, cell: str) -> Shee
     stamp = np.asarray(epsf.stamp, float)
     color = band_colors([band])[band]
     edge = stamp.shape[0] / 2
-    sheet = Sheet.blank(720, 470)
-    left, top, width, height = 56, 76, 640, 340
+    sheet = Sheet.blank(800, 470)
+    left, top, width, height = 56, 76, 720, 340
     sheet.text(left, 8, f"Encircled energy   {band}   {cell}", size=16, color=INK, bold=True)
     panel = PlotPanel(sheet, left, top, width, height, (0.0, edge), (0.0, 1.15))
     ticks = nice_ticks(0, edge, 8), (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -208,8 +208,6 @@ def growth_sheet(epsf: Epsf, fits: Fits | None, *, band: str, cell: str) -> Shee
             panel.level([0.0, at, at], [level, level, 0.0], LEVEL)
             words.append(f"{level:.0%} within {at:.2f} pix")
     panel.frame(*ticks, "radius [pix]", "share of the light", lambda t: f"{t:.1f}")
-    said = f"{epsf.kind}, {epsf.n_stars} stars" + (
-        f" (grey: the brightest {len(curves)} of them)" if curves else ""
-    )
+    said = f"{epsf.kind}, {epsf.n_stars} stars" + (f" (grey: the {len(curves)} brightest)" if curves else "")
     sheet.text(left, 33, "   ·   ".join([said, *words]), size=FONT + 1, color=FAINT)
     return sheet

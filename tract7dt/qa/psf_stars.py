@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = ["REASON_SYMBOLS", "plot_psf_stars", "psf_stars_page"]
 
-#: Symbols of the candidates that were turned down, by reason; red is for saturation, as everywhere.
+#: Symbols of the candidates that were turned down, by reason; red is for saturation, as everywhere. No shape is
+#: that of a type, a halo source or a start position.
 REASON_SYMBOLS: dict[str, Symbol] = {
     "saturated": SYMBOLS["saturated"],
     "nonfinite": Symbol("1", "#c9d1dc", "#6c7480", size=10.0),
-    "edge": Symbol("s", "#c9d1dc", "#6c7480", size=8.0),
+    "edge": Symbol("<", "#c9d1dc", "#6c7480", size=9.0),
     "roundness": Symbol("d", "#ff2be0", "#b3119f", size=11.0),
-    "size": Symbol("H", "#ff2be0", "#b3119f", size=10.0),
+    "size": Symbol("4", "#ff2be0", "#b3119f", size=11.0, width=1.4),
     "neighbour": Symbol("8", "#ff8c1a", "#b86200", size=9.0),
     "min_sep": Symbol(">", "#ff8c1a", "#b86200", size=9.0),
     "snr": Symbol("v", "#ffe83d", "#8f7a00", size=8.5),
     "outlier": Symbol("P", "#ff9d93", "#d02b1f", size=9.0),
-    "fit_failed": Symbol("p", "#ff9d93", "#d02b1f", size=9.5),
+    "fit_failed": Symbol("2", "#ff9d93", "#d02b1f", size=9.5),
     "max_stars": Symbol("o", "#9aa3ae", "#8a929c", size=7.0),
 }
 _REASON_TEXTS = {
@@ -49,7 +50,7 @@ _REASON_TEXTS = {
 #: Longer side of the image, points, and the most pixels of it.
 _SIDE, _MOST = 330.0, 920
 _LEVELS = 40
-_OTHER_REASONS = tuple(Symbol(marker, "#c7a4ff", "#5b2fa8", size=8.5) for marker in ("<", "*", "2", "3", "4"))
+_OTHER_REASONS = tuple(Symbol(marker, "#c7a4ff", "#5b2fa8", size=8.5) for marker in ("3", "*", "v", "<", "2"))
 
 
 def plot_psf_stars(

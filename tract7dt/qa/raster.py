@@ -74,7 +74,7 @@ def _text_mask(text: str, size: int, bold: bool) -> U2:
 
 def text_width(text: str, size: int, bold: bool = False) -> int:
     """Width of a line of text in pixels."""
-    return int(_text_mask(text, size, bold).shape[1])
+    return sum(_glyph(letter, size, bold).shape[1] for letter in text or " ")
 
 
 def coverage(mask: NDArray[np.floating]) -> U2:

@@ -10,9 +10,11 @@ from tract7dt.qa.compass import SkyGeometry, angle_label, scale_bar_arcsec
 from tract7dt.qa.raster import Sheet, text_width
 from tract7dt.qa.style import CONTRAST, DARK, FAINT, INK, PAPER, SYMBOLS
 
-__all__ = ["draw_axis", "draw_compass", "draw_scale_bar", "draw_sky_strip", "nice_ticks"]
+__all__ = ["STRIP", "draw_axis", "draw_compass", "draw_scale_bar", "draw_sky_strip", "nice_ticks"]
 
 _ENTRY = 10
+#: Height of a strip that holds compass and scale bar, pixels.
+STRIP = 44
 
 
 def nice_ticks(low: float, high: float, most: int) -> list[float]:

@@ -14,7 +14,7 @@ from tract7dt.types import Box, Patch
 
 if TYPE_CHECKING:
     from tract7dt.store import WorkDir
-    from tract7dt.types import F4, PatchPayload
+    from tract7dt.types import F4
 
 __all__ = ["BLOCK", "NO_RESIDUAL", "STEPS_PER_SIGMA", "mosaic", "residual_blocks", "write_residual_map"]
 
@@ -25,10 +25,18 @@ STEPS_PER_SIGMA = 16
 NO_RESIDUAL = -128
 
 
-def residual_blocks(data: F4, model: F4, weight: F4, patch: Patch) -> NDArray[np.int8]:
+def residual_blocks(residual: F4, weight: F4, patch: Patch) -> NDArray[np.int8]:
     """Weighted mean of data - model over blocks of the base box, in sigma of that mean.
 
     With w = 1/sigma**2: sum(w (d - m)) / sqrt(sum(w)), of unit variance where the model is right.
+
+    Parameters
+    ----------
+    residual : ndarray, float32 (nband, ny, nx)
+        (data - model) sqrt(w), of the patch.
+    weight : ndarray, float32 (nband, ny, nx)
+        w.
+    patch : Patch
 
     Returns
     -------
@@ -37,11 +45,10 @@ def residual_blocks(data: F4, model: F4, weight: F4, patch: Patch) -> NDArray[np
     """
     base, roi = patch.base, patch.roi
     rows, cols = slice(base.y0 - roi.y0, base.y1 - roi.y0), slice(base.x0 - roi.x0, base.x1 - roi.x0)
-    data, model, weight = (cube[:, rows, cols] for cube in (data, model, weight))
-    good = (weight > 0) & np.isfinite(data) & np.isfinite(model)
-    w = np.where(good, weight, np.float32(0))
-    difference = np.where(good, data - model, np.float32(0)) * w
-    total, weighed = (_block_sums(cube) for cube in (difference, w))
+    residual, weight = residual[:, rows, cols], weight[:, rows, cols]
+    w = np.where((weight > 0) & np.isfinite(residual), weight, np.float32(0))
+    total = _block_sums(np.where(w > 0, residual, np.float32(0)) * np.sqrt(w))
+    weighed = _block_sums(w)
     sigmas = np.divide(total, np.sqrt(weighed), out=np.zeros_like(total), where=weighed > 0)
     steps = np.clip(np.round(sigmas * STEPS_PER_SIGMA), -127, 127).astype(np.int8)
     steps[weighed <= 0] = NO_RESIDUAL
@@ -55,10 +62,10 @@ def _block_sums(cube: F4) -> F4:
     return blocks.sum(axis=(2, 4), dtype=np.float32)
 
 
-def write_residual_map(work: WorkDir, payload: PatchPayload, weight: F4, model: F4) -> None:
-    """Write a patch's residual.npy."""
-    blocks = residual_blocks(payload.data, model, weight, payload.patch)
-    with atomic_path(work.patch_residual(payload.patch.tag)) as path, path.open("wb") as stream:
+def write_residual_map(work: WorkDir, patch: Patch, weight: F4, residual: F4) -> None:
+    """Write a patch's residual.npy (parameters of :func:`residual_blocks`)."""
+    blocks = residual_blocks(residual, weight, patch)
+    with atomic_path(work.patch_residual(patch.tag)) as path, path.open("wb") as stream:
         np.save(stream, blocks, allow_pickle=False)
 
 

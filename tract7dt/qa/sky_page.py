@@ -161,7 +161,7 @@ def sky_page(
     )
     size = max(_SMALLEST, round(_WORDS * max(width, height) / SIDE))
     left, top, axis = round(5.2 * size), round(6.0 * size), round(3.4 * size)
-    total = max(left + width + size, _NARROWEST * size)
+    total = max(left + width, left + text_width(subtitle, size), (_NARROWEST - 1) * size) + size
     row, room = round(1.6 * size), total - (17 * size if sky else 0)
     rows = _legend_rows([entry.text for entry in entries], room, size)
     strip = max(rows * row + round(1.2 * size), round(4.6 * size) if sky else 0)
