@@ -75,6 +75,8 @@ def test_a_click_shows_the_source_with_its_cutouts_and_its_spectrum(browser: Any
     assert until(browser, "document.getElementById('source').dataset.source") == name
     width = until(browser, "document.getElementById('cutout').naturalWidth")
     assert width > 200
+    assert browser.execute_script("return document.getElementById('cutout').clientWidth") == width, "legible"
+    assert browser.execute_script("return document.querySelector('.cutout a').href") == _cutout(run, index)
     points = browser.execute_script("return document.querySelectorAll('#sed .p-circle, #sed .p-down').length")
     assert points == 3
     titles = browser.execute_script(
@@ -106,6 +108,12 @@ def test_every_section_is_there_and_shows_something(browser: Any, run: SmallRun)
     )
     assert until(browser, "document.querySelectorAll('#epsf .gallery canvas').length") == 1
     assert until(browser, "document.querySelectorAll('#residuals canvas').length") == 4  # all bands, and each
+    fields = browser.execute_script(
+        "return [...document.querySelectorAll('#epsf .fields svg')].map(s => [s.clientWidth, s.textContent])"
+    )
+    assert "FWHM [pix]" in fields[0][1]
+    assert "ellipticity" in fields[1][1]
+    assert fields[0][0] == fields[1][0] > 200, "the two maps can be compared"
     assert browser.execute_script("return document.querySelectorAll('#zero-points svg .p-circle').length") > 3
     assert browser.execute_script("return document.querySelectorAll('#counts polyline').length") == 3
     assert "input_catalog.csv" in browser.execute_script(
@@ -227,6 +235,10 @@ def test_on_a_phone_nothing_sticks_out(browser: Any, run: SmallRun) -> None:
         browser.execute_script("report.choose(arguments[0], true)", fitted_source(run))
         until(browser, "document.getElementById('cutout').naturalWidth")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        room, width = browser.execute_script(
+            "const c = document.querySelector('.cutout'); return [c.clientWidth, c.scrollWidth]"
+        )
+        assert width > room > 300, "the cutouts keep their size and are moved sideways"
         keep(browser, "report_phone")
         assert console_errors(browser) == []
     finally:

@@ -20,6 +20,7 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const fixed = (value, digits, unit = "") =>
   isNumber(value) ? value.toFixed(digits).replace("-", "−") + unit : "–";
 const whole = (value) => (isNumber(value) ? value.toLocaleString("en") : "–");
+const counted = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;
 const bandMark = (band) => el("i", { class: "band", style: `background:${band.color}` });
 
 function bytesOf(id) {

@@ -52,7 +52,7 @@ function skySection(sources) {
     sky.filter = filters[select.value];
     let n = 0;
     for (let i = 0; i < sources.x.length; i++) n += sky.filter(i);
-    count.textContent = `${whole(n)} sources`;
+    count.textContent = counted(n, "source");
     sky.draw();
   }
   const step = (by) => {
@@ -74,7 +74,7 @@ function skySection(sources) {
       button("−", () => sky.zoomBy(1 / 1.6), "Zoom out"),
       button("Whole field", () => sky.fit(), "Show the whole field"), said),
     el("div", { class: "two" }, el("div", {}, sky.node, el("div", { class: "legend" }, swatch(paper.star, "star", 1),
-      swatch(paper.galaxy, "galaxy: exp, dev, sersic", 0), swatch(paper.unknown, "unknown type", 2))), panel.node));
+      swatch(paper.galaxy, "galaxy: exp, dev, sersic", 0), swatch(paper.unknown, "unknown type", 2))), panel.node), panel.pictures);
   apply();
   node.sky = sky;
   window.report = { sky, panel, choose };
@@ -98,7 +98,7 @@ function zeroPointSection() {
     return row;
   });
   const ranges = chooser([[false, "around the zero point"], [true, "full range"]], false, (value) => { full = value; draw(); });
-  return section("zero-points", "Zero points", "AB magnitude of one scaled count, from Gaia XP stars. Choose a band for its plot.",
+  return section("zero-points", "Zero points", "AB magnitude of one scaled count, from Gaia XP stars; errors in mag. Choose a band for its plot.",
     el("div", { class: "two" },
       el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((h, i) => el("th", { class: i ? "n" : null }, h)))), el("tbody", {}, body))),
       el("div", {}, ranges, plot)));
@@ -123,7 +123,7 @@ function zeroPointPlot(zp, full) {
     chart.point(mag, value, look[state][0], look[state][1], `Gaia ${id}: ${fixed(value, 4)} ± ${fixed(error, 4)}`, 3.5);
   }
   return el("div", {}, chart.svg, el("p", { class: "about" }, "Dots: kept. Crosses: clipped. Diamonds: unreliable fits, not used. Band: MAD.",
-    outside ? ` ${outside} stars lie outside of this range.` : ""));
+    outside ? ` ${counted(outside, "star")} outside of this range.` : ""));
 }
 
 function epsfSection(stamps) {
@@ -143,9 +143,9 @@ function epsfSection(stamps) {
     const cells = T7.cells.filter((cell) => cell.band === name);
     const figures = cells.map((cell) => el("figure", {}, cell.stamp === null ? el("canvas", { width: 1, height: 1 }) : paint(cell.stamp),
       el("figcaption", {}, cell.cell, el("br"), cell.stamp === null ? cell.reason || cell.status
-        : `${cell.kind}, ${cell.n_stars ?? "–"} stars, FWHM ${fixed(cell.fwhm_pix, 2)} pix, e ${fixed(cell.ellipticity, 3)}`)));
+        : `${cell.kind}, ${isNumber(cell.n_stars) ? counted(cell.n_stars, "star") : "–"}, FWHM ${fixed(cell.fwhm_pix, 2)} pix, e ${fixed(cell.ellipticity, 3)}`)));
     place.replaceChildren(el("h3", {}, "Stamps, asinh scale: row and column of the cell, stars, width, ellipticity"), el("div", { class: "gallery" }, figures),
-      el("div", { class: "two" }, cellMap(cells, "fwhm_pix", "FWHM [pix]", 2), cellMap(cells, "ellipticity", "ellipticity, with its direction", 3)));
+      el("div", { class: "fields" }, cellMap(cells, "fwhm_pix", "FWHM [pix]", 2), cellMap(cells, "ellipticity", "ellipticity, with its direction", 3)));
   };
   const rows = T7.bands.map((band) => {
     const mine = T7.cells.filter((cell) => cell.band === band.name && isNumber(cell.fwhm_pix));
@@ -161,10 +161,10 @@ function epsfSection(stamps) {
 function cellMap(cells, key, label, digits) {
   const rows = Math.max(...cells.map((c) => c.row)) + 1, columns = Math.max(...cells.map((c) => c.col)) + 1;
   const values = cells.map((c) => c[key]).filter(isNumber), low = Math.min(...values), high = Math.max(...values);
-  const w = Math.min(420 / columns, 120), h = Math.min(w, 300 / rows), height = rows * h;
-  const chart = svg("svg", { class: "chart", viewBox: `0 0 440 ${height + 30}`, role: "img", "aria-label": label });
+  const w = Math.min(420 / columns, 120, 380 / rows), h = w, top = 24, height = top + rows * h, width = Math.max(columns * w, 260);
+  const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height + 2}`, style: `max-width:${1.25 * width}px`, role: "img", "aria-label": label });
   for (const cell of cells) {
-    const value = cell[key], x = 10 + cell.col * w, y = height - (cell.row + 1) * h;
+    const value = cell[key], x = cell.col * w, y = height - (cell.row + 1) * h;
     const share = isNumber(value) ? (high > low ? (value - low) / (high - low) : 0.5) : null;
     const fill = share === null ? "#eceff2" : `rgb(${Math.round(236 - 190 * share)},${Math.round(243 - 130 * share)},${Math.round(250 - 66 * share)})`;
     chart.append(svg("rect", { x: x + 1, y: y + 1, width: w - 2, height: h - 2, rx: 2, fill }));
@@ -174,7 +174,7 @@ function cellMap(cells, key, label, digits) {
     }
     if (w > 34) chart.append(svg("text", { x: x + w / 2, y: key === "ellipticity" ? y + h - 5 : y + h / 2 + 4, "text-anchor": "middle", style: share > 0.6 ? "fill:#fff" : null }, fixed(value, digits)));
   }
-  chart.append(svg("text", { x: 10, y: height + 20 }, `${label}: ${fixed(low, digits)} … ${fixed(high, digits)}`));
+  chart.append(svg("text", { x: 1, y: 14 }, `${label}: ${fixed(low, digits)} … ${fixed(high, digits)}`));
   return chart;
 }
 
@@ -204,7 +204,7 @@ function residualSection(maps) {
   const figures = Array.from({ length: n }, (_, k) => el("figure", {},
     el("figcaption", {}, k ? [bandMark(T7.bands[k - 1]), T7.bands[k - 1].name, ` · scatter ${fixed(T7.maps.scatter[k - 1], 2)} σ`] : el("b", {}, "all bands")), paint(k)));
   const stops = [0, 64, 128, 191, 255].map((i) => `rgb(${T7.signed[i].join(",")})`).join(",");
-  return section("residuals", "Residual maps", `Data − model, mean over blocks of ${step} × ${step} pixels in units of its own noise: 1 σ is what noise alone gives. Dark blue: no data.`,
+  return section("residuals", "Residual maps", `Data − model, mean over blocks of ${step} × ${step} pixels in units of its own noise: 1 σ is what noise alone gives. Oriented as the sky above. Dark blue: no data.`,
     el("p", { class: "about" }, "−5 σ", el("span", { class: "scale", style: `background:linear-gradient(90deg,${stops})` }), "+5 σ"), el("div", { class: "maps" }, figures));
 }
 
@@ -233,7 +233,7 @@ function stagesSection() {
   const stages = T7.run.stages, most = Math.max(0.001, ...stages.map((s) => s.wall_s));
   const rows = stages.map((s) => [s.name.replaceAll("_", " "), el("span", { class: `badge ${s.status}` }, s.status), seconds(s.wall_s),
     el("div", { class: "bar" }, el("i", { style: `width:${100 * s.wall_s / most}%` })), seconds(s.cpu_s), whole(Math.round(s.peak_rss_mb)),
-    (s.detail || {}).reason || ((s.detail || {}).workers ? `${s.detail.workers} workers` : "")]);
+    (s.detail || {}).reason || ((s.detail || {}).workers ? counted(s.detail.workers, "worker") : "")]);
   return section("stages", "Time and memory", "CPU time includes the workers; memory is the peak of the largest process.",
     table(["stage", "status", "wall", "", "CPU", "memory [MiB]", ""], rows, [2, 4, 5]));
 }
@@ -242,7 +242,7 @@ function inputsSection() {
   const run = T7.run;
   const show = (value) => el("span", { class: "mono" }, JSON.stringify(value));
   return section("inputs", "Inputs, versions, configuration", null,
-    el("details", { open: run.inputs.length < 12 }, el("summary", {}, `${run.inputs.length} inputs`),
+    el("details", { open: run.inputs.length < 12 }, el("summary", {}, counted(run.inputs.length, "input")),
       table(["file", "SHA-256"], run.inputs.map((file) => [el("span", { class: "mono" }, file.path), el("span", { class: "mono" }, file.sha256)]))),
     el("h3", {}, "Configuration: what differs from the defaults"),
     table(["key", "value", "default"], run.differences.map(([key, value, standard]) => [el("span", { class: "mono" }, key), show(value), show(standard)])),
@@ -252,6 +252,6 @@ function inputsSection() {
 
 function warningsSection() {
   const list = T7.run.warnings;
-  return section("warnings", "Warnings", list.length ? `${list.length} different warnings in the log of the run.` : "The log of the run has no warning.",
+  return section("warnings", "Warnings", list.length ? `${counted(list.length, "different warning")} in the log of the run.` : "The log of the run has no warning.",
     list.length ? el("ul", { class: "warnings" }, list.map((text) => el("li", {}, text))) : null);
 }

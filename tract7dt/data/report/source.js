@@ -4,6 +4,7 @@ class SourcePanel {
     this.sources = sources;
     this.node = el("div", { class: "source", id: "source", "aria-live": "polite" },
       el("p", { class: "about" }, "Click a source, or find one by its ID."));
+    this.pictures = el("div", { class: "cutout" }); // below sky and spectrum: a column a band needs the whole width
   }
   magnitude(i, b) {
     const { mag, err } = this.sources, n = T7.bands.length, code = T7.code, at = i * n + b;
@@ -37,7 +38,8 @@ class SourcePanel {
     fill(this.node, {}, [
       el("h3", {}, `${s.text.id[i]} `, el("span", { class: `badge ${flags.includes("unreliable") ? "failed" : "done"}` }, kind),
         flags.includes("gaia") ? [" ", el("span", { class: "badge" }, "Gaia")] : null),
-      table(null, rows), this.spectrum(i), el("div", { class: "cutout" }, this.cutout(i))]);
+      table(null, rows), this.spectrum(i)]);
+    this.pictures.replaceChildren(this.cutout(i));
     this.node.dataset.source = s.text.id[i];
   }
   spectrum(i) {
@@ -79,10 +81,10 @@ class SourcePanel {
     const none = () => el("p", {}, "Cutouts are not beside this file", src && !inside ? ` (${tag}/cutouts/${name})` : "", ".");
     if (!src) return none();
     const image = el("img", { alt: `Cutouts of ${this.sources.text.id[i]}: data, model, residual by band`, id: "cutout" });
-    image.onload = () => { image.style.minWidth = `${image.naturalWidth > 1000 ? 0.75 * image.naturalWidth : 0}px`; };
-    image.onerror = () => image.parentNode && image.replaceWith(none());
+    const shown = inside ? image : el("a", { href: src, target: "_blank", rel: "noopener", title: "Open the picture" }, image);
+    image.onerror = () => shown.parentNode && shown.replaceWith(none());
     image.src = src;
-    return image;
+    return shown;
   }
 }
 
