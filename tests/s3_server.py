@@ -92,7 +92,8 @@ def forget_connections() -> None:
 
 
 #: What is to happen to a request: ``None`` pass it on, ``"503"`` and the like answer so, ``"cut"`` take it in
-#: and hang up, ``"cut answer"`` hang up in the middle of the answer, a number wait so many seconds, then pass.
+#: and hang up, ``"cut answer"`` hang up in the middle of the answer, ``"lost"`` answer 200 and forget it, a number
+#: wait so many seconds, then pass.
 Fault = str | float | None
 
 
@@ -106,11 +107,14 @@ class Proxy:
     fault : callable
     requests : list of (method, path)
         Of all that came.
+    troubles : list of (method, path, status)
+        What the server itself answered with a status of 500 or more: it is a real one, with troubles of its own.
     """
 
     endpoint: str
     fault: Callable[[str, str], Fault] = lambda method, path: None
     requests: list[tuple[str, str]] = field(default_factory=list)
+    troubles: list[tuple[str, str, int]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -127,6 +131,8 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     yield made
     server.shutdown()
     server.server_close()
+    if made.troubles:
+        print("the server itself answered:", *made.troubles, sep="\n  ")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -143,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if isinstance(fault, float):
             time.sleep(fault)
+        elif fault == "lost":
+            self._answer(200, [], b"")
+            return
         elif fault is not None and fault.isdigit():
             self._answer(int(fault), [], b"")
             return
@@ -151,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         upstream.request(self.command, self.path, body or None, headers)
         answer = upstream.getresponse()
         content = answer.read()
+        if answer.status >= 500:
+            proxy.troubles.append((self.command, self.path, answer.status))
         kept = [
             (k, v) for k, v in answer.getheaders() if k.lower() not in ("transfer-encoding", "connection")
         ]

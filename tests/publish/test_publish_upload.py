@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,49 @@ def test_passing_troubles_are_ridden_out(settings: Settings, proxy: Proxy, s3: S
     proxy.fault = the_first_time
     publish(settings, "run-1", NIGHT)
     check_whole(folder_of(s3, settings) / NIGHT / "run-1")
+
+
+def test_what_the_store_shows_late_is_waited_for(settings: Settings, proxy: Proxy, s3: S3Server) -> None:
+    """An object that has just been written is not there yet, for a moment."""
+    heads: Counter[str] = Counter()
+
+    def late(method: str, path: str) -> str | None:
+        heads[path] += method == "HEAD"
+        return "404" if method == "HEAD" and heads[path] < 3 else None
+
+    proxy.fault = late
+    publish(settings, "run-1", NIGHT)
+    check_whole(folder_of(s3, settings) / NIGHT / "run-1")
+    puts = Counter(path for method, path in proxy.requests if method == "PUT")
+    sent_again = [
+        p for p, n in puts.items() if n > 1 and not any(t[:2] == ("PUT", p) for t in proxy.troubles)
+    ]
+    assert not sent_again
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_what_the_store_loses_is_sent_again(
+    settings: Settings, proxy: Proxy, s3: S3Server, times: int
+) -> None:
+    """The store says that it has taken an object, and has not; once passes, always is an error."""
+    lost: Counter[str] = Counter()
+
+    def forgets(method: str, path: str) -> str | None:
+        if method != "PUT" or not path.endswith("/patches/patches.csv"):
+            return None
+        lost[path] += 1
+        return "lost" if lost[path] <= times else None
+
+    proxy.fault = forgets
+    if times == 1:
+        publish(settings, "run-1", NIGHT)
+        check_whole(folder_of(s3, settings) / NIGHT / "run-1")
+        return
+    with pytest.raises(StoreError, match=r"patches.csv: sent \d+ bytes, the store holds None"):
+        publish(settings, "run-1", NIGHT)
+    assert sum(lost.values()) == 2
+    assert not (folder_of(s3, settings) / "latest.json").exists()
+    assert not (folder_of(s3, settings) / NIGHT / "run-1" / "manifest.json").exists()
 
 
 def test_slow_server(settings: Settings, proxy: Proxy, s3: S3Server) -> None:

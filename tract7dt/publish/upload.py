@@ -220,17 +220,20 @@ class _Run:
         return known.get(entry.key) == entry.sha256
 
     def _send(self, entry: PublishedObject) -> PublishedObject:
-        key = self._key(entry.key)
-        self._store.upload(self._prepared.files[entry.key], key, entry.content_type)
-        if self._prepared.changed(entry.key):
-            self._store.delete(key)
-            raise ProductError(
-                f"{self._prepared.files[entry.key]}: changed while it was published; try again"
-            )
-        about = self._store.info(key)
-        size = None if about is None else about.size
-        if size != entry.size:
-            raise StoreError(f"{self._store.address(key)}: sent {entry.size} bytes, the store holds {size}")
+        key, source = self._key(entry.key), self._prepared.files[entry.key]
+        for last in (False, True):
+            self._store.upload(source, key, entry.content_type)
+            if self._prepared.changed(entry.key):
+                self._store.delete(key)
+                raise ProductError(f"{source}: changed while it was published; try again")
+            size = self._store.arrived(key, entry.size)
+            if size == entry.size:
+                break
+            if last:
+                raise StoreError(
+                    f"{self._store.address(key)}: sent {entry.size} bytes, the store holds {size}"
+                )
+            log.warning("%s: the store holds %s bytes of %d; sent again", key, size, entry.size)
         if self._store.is_local and sha256_file(self._store.path(key)) != entry.sha256:
             raise StoreError(f"{self._store.address(key)}: the file is not what was written")
         return entry
@@ -258,6 +261,7 @@ class _Run:
             return self._published, sha256_bytes(data)
         data = text_of(self._prepared.manifest)
         self._store.write(data, self._key(MANIFEST), _JSON)
+        self._store.arrived(self._key(MANIFEST), len(data))
         if self._store.read(self._key(MANIFEST), MAX_MANIFEST_BYTES) != data:
             raise StoreError(f"{self._store.address(self._key(MANIFEST))}: is not what was written")
         self._store.delete(self._key(UPLOAD))

@@ -239,6 +239,24 @@ class ObjectStore:
 
         self._tried(key, put)
 
+    def arrived(self, key: str, size: int) -> int | None:
+        """Bytes that the store holds of an object just written; None if there is none.
+
+        A store of several machines, or one that keeps its folders in memory, may show what was there before for
+        a moment: while it is not ``size``, it is asked again, a few times.
+        """
+        for attempt in range(1, self._attempts + 1):
+            about = self.info(key)
+            held = None if about is None else about.size
+            if held == size or attempt == self._attempts or self.is_local:
+                break
+            pause = _pause_s(attempt)
+            log.info(
+                "%s: sent %d bytes, found %s; asked again in %.1f s", self.address(key), size, held, pause
+            )
+            time.sleep(pause)
+        return held
+
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
 
@@ -286,7 +304,7 @@ class ObjectStore:
                 trouble = self._said(key, error)
             if attempt == self._attempts or not isinstance(trouble, StoreUnreachableError):
                 break
-            pause = _FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)
+            pause = _pause_s(attempt)
             log.warning("%s; try %d of %d in %.1f s", trouble, attempt + 1, self._attempts, pause)
             time.sleep(pause)
         raise trouble
@@ -308,6 +326,10 @@ class ObjectStore:
         if is_passing(error, code, names):
             return StoreUnreachableError(f"{where}: no answer{at} ({with_code(error, code)})")
         return StoreError(f"{where}: {with_code(error, code)}")
+
+
+def _pause_s(attempt: int) -> float:
+    return _FIRST_PAUSE_S * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
 
 
 def _file_system(url: str, endpoint: str | None) -> tuple[Any, str]:
