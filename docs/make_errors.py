@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,8 +129,13 @@ AREAS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def messages() -> Iterator[tuple[str, str, str]]:
+@functools.cache
+def messages() -> tuple[tuple[str, str, str], ...]:
     """``(module, exception, text)`` of every error that the code raises with a text of its own."""
+    return tuple(_raised())
+
+
+def _raised() -> Iterator[tuple[str, str, str]]:
     for root in ("tract7dt", "flows", "tasks"):
         for path in sorted((ROOT / root).rglob("*.py")):
             module = path.relative_to(ROOT).as_posix()

@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import yaml
+from chromium import chromium
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
@@ -28,9 +30,12 @@ def errors() -> ModuleType:
 
 
 def test_every_message_of_the_code_has_a_cause_and_a_cure(errors: ModuleType) -> None:
-    found = list(errors.messages())
+    found = errors.messages()
     assert len(found) > 200
     page = errors.page()
+    assert (DOCS / "errors.md").read_text(encoding="utf-8") == page, (
+        "python docs/make_errors.py > docs/errors.md"
+    )
     for module, name, text in found:
         heading, cause, cure = errors.area(module)
         assert f"## {heading}" in page
@@ -66,12 +71,45 @@ def test_every_command_is_in_its_page() -> None:
         assert f"`{name}`" in text, name
 
 
-def test_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as ``make docs`` builds them; a warning is an error."""
     pytest.importorskip("material", reason="mkdocs-material is not installed (make docs installs it)")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
+    built = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(built)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return built
+
+
+def test_documentation_builds_without_a_warning_and_asks_for_nothing_elsewhere(site: Path) -> None:
+    pages = list(site.glob("*.html"))
+    assert {page.stem for page in pages} >= {page.stem for page in DOCS.glob("*.md")} - {"outputs.head"}
+    for page in pages:
+        asked = re.findall(
+            r"<(?:script|img|iframe|link)[^>]*?(?:src|href)=\"([^\"]+)", page.read_text("utf-8")
+        )
+        assert asked
+        assert not [url for url in asked if "//" in url], page.name
+
+
+@pytest.mark.slow  # a browser, seconds; the only thing that shows whether the search works from a disk
+@pytest.mark.browser
+def test_the_search_works_from_a_disk(site: Path, tmp_path: Path) -> None:
+    with chromium(tmp_path / "profile", (1280, 900)) as browser:
+        browser.get((site / "index.html").as_uri())
+        browser.find_element("css selector", ".md-search__form").click()
+        browser.find_element("css selector", ".md-search__input").send_keys("compass")
+        until = time.monotonic() + 30
+        links: list[str] = []
+        while not any("report.html" in link for link in links) and time.monotonic() < until:
+            time.sleep(0.2)
+            links = browser.execute_script(
+                "return [...document.querySelectorAll('.md-search-result__item a')].map(a => a.href)"
+            )
+        assert any(link.startswith((site / "report.html").as_uri()) for link in links)
+        assert [line["message"] for line in browser.get_log("browser")] == []
 
 
 def _commands(folder: Path, home: Path) -> dict[str, str]:
