@@ -22,6 +22,7 @@ from s3_server import SECRET, Proxy, S3Server, forget_connections
 
 from tract7dt.errors import ConfigError, ProductError, StoreError, StoreUnreachableError
 from tract7dt.publish import link, publish
+from tract7dt.publish.manifest import PublishedObject
 from tract7dt.settings import Settings
 from tract7dt.store import objects
 
@@ -279,6 +280,21 @@ def test_what_the_store_loses_is_sent_again(
     assert sum(lost.values()) == 2
     assert not (folder_of(s3, settings) / "latest.json").exists()
     assert not (folder_of(s3, settings) / NIGHT / "run-1" / "manifest.json").exists()
+
+
+def test_what_goes_after_it_was_seen_is_sent_again(s3: S3Server, settings: Settings) -> None:
+    """An object was there when it was asked for, and is not when the manifest is about to be written."""
+    run = folder_of(s3, settings) / NIGHT / "run-1"
+    told: list[str] = []
+
+    def undo_the_first(entry: PublishedObject) -> None:
+        told.append(entry.key)
+        if len(told) == 2:
+            (run / told[0]).unlink()
+
+    result = publish(settings, "run-1", NIGHT, on_object=undo_the_first)
+    assert result.n_uploaded == len(told) == len(EXPECTED)
+    check_whole(run)
 
 
 def test_slow_server(settings: Settings, proxy: Proxy, s3: S3Server) -> None:

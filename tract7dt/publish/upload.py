@@ -205,7 +205,22 @@ class _Run:
         missing.sort(key=lambda entry: -entry.size)  # the largest first: it takes longest
         for entry in _in_parallel(jobs, missing, self._send):
             told(entry)
+        if missing:
+            # What went up first may have gone since: a store can undo a request that broke off, and with it the
+            # one that took its place (rclone 1.75, its issue 9718).
+            for entry in _in_parallel(jobs, self._not_held(), self._send):
+                log.warning("%s: was gone from the store; sent again", self._key(entry.key))
         return missing
+
+    def _not_held(self) -> list[PublishedObject]:
+        """Objects that the store's list lacks, and the store itself when it is asked for them one by one."""
+        found = self._store.find(self._folder)
+        return [
+            entry
+            for entry in self._prepared.manifest.objects
+            if ((about := found.get(self._key(entry.key))) is None or about.size != entry.size)
+            and self._store.arrived(self._key(entry.key), entry.size) != entry.size
+        ]
 
     def _key(self, name: str) -> str:
         return f"{self._folder}/{name}"
