@@ -131,6 +131,9 @@ class Sky {
     const arcsec = lengths.filter((l) => l <= most).pop() || 0.1;
     const label = arcsec >= 3600 ? `${arcsec / 3600}°` : arcsec >= 60 ? `${arcsec / 60}′` : `${arcsec}″`;
     const length = arcsec / T7.scale * this.view.zoom, right = this.canvas.width - 14 * ratio, v = this.canvas.height - 16 * ratio;
+    g.fillStyle = "#14171cb0"; // no source shines through the bar and the compass
+    g.fillRect(right - Math.max(length, 40 * ratio) - 8 * ratio, v - 24 * ratio, Math.max(length, 40 * ratio) + 22 * ratio, 40 * ratio);
+    if (T7.north) g.fillRect(this.canvas.width - 92 * ratio, 0, 92 * ratio, 92 * ratio);
     g.strokeStyle = g.fillStyle = "#ffffff"; g.lineWidth = 2 * ratio;
     g.beginPath(); g.moveTo(right - length, v); g.lineTo(right, v); g.stroke();
     g.font = `${12 * ratio}px system-ui, sans-serif`; g.textAlign = "center";
