@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import Task, flow
 
@@ -16,8 +16,12 @@ from tasks.policy import under
 from tract7dt import reuse, stages
 from tract7dt.errors import ConfigError, InputError, StageError
 from tract7dt.progress import progress_folder, write_plan
-from tract7dt.settings import Settings
 from tract7dt.types import Ref
+
+if TYPE_CHECKING:
+    from tract7dt.settings import Settings
+else:
+    Settings = Any  # Prefect describes a flow's parameters: all settings, for a form that a subflow has not
 
 __all__ = ["build_epsf"]
 

@@ -82,27 +82,31 @@ def run_flow(given: Given, command: str, debug: bool) -> None:
         from flows.runners import check_runner
 
         check_runner(run.settings)
-        asked = stack.enter_context(
-            contextlib.closing(server.ConfiguredUrl())
-        )  # while the inputs are looked at
+        asked = stack.enter_context(contextlib.closing(server.ConfiguredUrl()))
+        own = server.LocalServer(run.settings.outputs.work_dir / "prefect_server.log")
+        if asked.is_nowhere:  # it loads while the inputs are looked at, and does nothing if they are wrong
+            stack.enter_context(own.running(held=True))
         _check_inputs(run.settings)
         os.environ.update(server.quiet_environment())
         url = asked.url()
-        own: server.LocalServer | None = None
         if url:
             server.check_reachable(url)
+        elif asked.is_nowhere:
+            own.release()
         else:
-            own = server.LocalServer(run.settings.outputs.work_dir / "prefect_server.log")
             stack.enter_context(own.running())
-            url = own.url
-        os.environ["PREFECT_API_URL"] = url
+        os.environ["PREFECT_API_URL"] = url or own.url
 
         from flows.photometry import photometry  # imports Prefect, while the server starts
 
         stack.callback(server.drain)
-        if own:
+        if not url:
             own.wait_until_ready()
             log.info("Prefect UI at %s while the run lasts", own.ui_url)
+            # Nobody but this command looks after the run.
+            from flows.patience import no_heartbeat
+
+            stack.enter_context(no_heartbeat())
         stack.enter_context(Display(run.settings.outputs.work_dir, run.console, run.title))
         name = " ".join(part for part in (run.settings.inputs.tile_name, given.night) if part)
         photometry.with_options(flow_run_name=name)(**run.given.as_parameters())

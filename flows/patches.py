@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import Task, flow
 
@@ -15,8 +15,12 @@ from tasks import stages as tasks
 from tasks.policy import under
 from tract7dt import staging
 from tract7dt.progress import progress_folder, write_plan
-from tract7dt.settings import Settings
 from tract7dt.types import Ref
+
+if TYPE_CHECKING:
+    from tract7dt.settings import Settings
+else:
+    Settings = Any  # Prefect describes a flow's parameters: all settings, for a form that a subflow has not
 
 __all__ = ["run_patches"]
 

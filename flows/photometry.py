@@ -29,7 +29,7 @@ from flows.parameters import (
     read_template,
 )
 from flows.patches import run_patches
-from flows.patience import be_patient
+from flows.patience import be_patient, no_heartbeat
 from flows.pool import WorkerPool, pool_for
 from flows.publication import clear_cache, publish_run, store_address
 from flows.runners import check_runner, n_workers, task_runner
@@ -220,7 +220,9 @@ class _Run:
                 epsf = [reuse.through(build, settings, field, sources, band) for band in bands]
             else:
                 runner = task_runner(settings, "bands", len(bands) - reused)
-                epsf = build_epsf.with_options(task_runner=runner)(settings, field, sources, bands, again)
+                subflow = build_epsf.with_options(task_runner=runner)
+                with no_heartbeat():
+                    epsf = subflow(settings, field, sources, bands, again)
                 entry.detail["bands"] = len(epsf)
             plan = reuse.plan(stages.summarise_epsf, settings, epsf)
             under(settings, tasks.summarise_epsf, plan)(settings, epsf)
@@ -237,5 +239,7 @@ class _Run:
             workers = n_workers(settings, "patches", len(work.to_fit))
             batches = under(settings, tasks.plan_batches)(settings, work.to_fit, workers)
             runner = task_runner(settings, "patches", len(tasks.read_batches(batches)))
-            made = run_patches.with_options(task_runner=runner)(settings, batches)
+            subflow = run_patches.with_options(task_runner=runner)
+            with no_heartbeat():
+                made = subflow(settings, batches)
             return sorted(work.done + made, key=lambda ref: ref.path)

@@ -63,15 +63,17 @@ class ConfiguredUrl:
     """PREFECT_API_URL from the environment or any other source of Prefect's settings.
 
     Prefect reads its settings once, when it is imported, and this process must not import it before the
-    address is known: another process looks, from the making of this object on.
+    address is known: where there is anything to read, another process looks, from the making of this object on.
     """
 
     def __init__(self) -> None:
         self._known = os.environ.get("PREFECT_API_URL")
+        #: Known at once: none is configured.
+        self.is_nowhere = not self._known and _says_nothing()
         code = "from prefect.settings import get_current_settings as s; print(s().api.url or '')"
         self._process = (
             None
-            if self._known
+            if self._known or self.is_nowhere
             else subprocess.Popen(
                 [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
@@ -99,6 +101,20 @@ class ConfiguredUrl:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
+
+
+def _says_nothing() -> bool:
+    """Whether none of the places is there in which Prefect looks for its settings.
+
+    They are variables of the environment, ``.env``, ``prefect.toml`` and ``pyproject.toml`` of the working
+    directory, and profiles. To read them all takes as long as the import of Prefect.
+    """
+    names = {name.upper() for name in os.environ}
+    if names & {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"}:
+        return False
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    here = (Path(".env"), Path("prefect.toml"), Path("pyproject.toml"))
+    return not any(path.exists() for path in (*here, home / "profiles.toml"))
 
 
 def check_reachable(url: str, timeout_s: float = _REACH_TIMEOUT_S) -> None:
@@ -152,6 +168,7 @@ class LocalServer:
     def __init__(self, log_file: Path, port: int | None = None, host: str = _HOST) -> None:
         self._log_file = log_file
         self._process: subprocess.Popen[bytes] | None = None
+        self._held = False
         self._port, self._given_port, self._bind = 0, port, host
 
     @property
@@ -164,8 +181,16 @@ class LocalServer:
         """Address of the UI."""
         return f"http://{_HOST}:{self._port}"
 
-    def start(self) -> None:
-        """Start the server without waiting for it."""
+    def start(self, held: bool = False) -> None:
+        """Start the server without waiting for it.
+
+        Parameters
+        ----------
+        held : bool
+            It only loads what it needs, which takes seconds, until :meth:`release`. If it is stopped before
+            that it has opened no port and touched no database.
+        """
+        self._held = held
         self._port = self._given_port or _free_port()
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         with self._log_file.open("wb") as log:
@@ -174,13 +199,22 @@ class LocalServer:
                 parents=True, exist_ok=True
             )  # SQLite makes no folders: a new user may lack even a home
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server_child", str(self._port), str(os.getpid()), self._bind],
+                [sys.executable, "-m", "flows.server_child", str(self._port), str(os.getpid()), self._bind]
+                + (["held"] if held else []),
                 env=_server_environment(os.environ, self._port, self._bind),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if held else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the run; the server ends after it
             )
+
+    def release(self) -> None:
+        """Let a server serve that was started held."""
+        if self._held and self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended: wait_until_ready says so
+                self._process.stdin.write(b"serve\n")
+                self._process.stdin.close()
+        self._held = False
 
     def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
         """Wait until the server answers.
@@ -207,6 +241,10 @@ class LocalServer:
         """Stop the server: politely, then not."""
         if self._process is None:
             return
+        if self._held:
+            self._process.kill()
+            self._process.communicate()
+            self._log_file.unlink(missing_ok=True)
         for sent, grace in ((signal.SIGTERM, _STOP_GRACE_S), (signal.SIGKILL, None)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, sent)
@@ -220,9 +258,9 @@ class LocalServer:
         return f"{text.splitlines()[-1]} (all of it in {self._log_file})" if text else "it said nothing"
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[LocalServer]:
+    def running(self, held: bool = False) -> Iterator[LocalServer]:
         """The server, started; stopped after the block, whatever happens."""
-        self.start()
+        self.start(held)
         try:
             yield self
         finally:

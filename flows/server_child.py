@@ -1,7 +1,8 @@
-"""A Prefect server that does not outlive its parent: ``python -m flows.server_child PORT PARENT [HOST]``."""
+"""A Prefect server that ends with its parent: ``python -m flows.server_child PORT PARENT [HOST [held]]``."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import signal
@@ -24,12 +25,20 @@ def follow(parent: int) -> None:
     os._exit(1)
 
 
-def main(port: str, parent: str, host: str = "127.0.0.1") -> None:
-    """Serve on ``port`` until told to stop or until the process ``parent`` is gone."""
+def main(port: str, parent: str, host: str = "127.0.0.1", held: str = "") -> None:
+    """Serve on ``port`` until told to stop or until the process ``parent`` is gone.
+
+    With ``held`` load what that needs, and wait for a line on stdin before anything is opened or written.
+    """
     threading.Thread(target=follow, args=(int(parent),), name="follow-parent", daemon=True).start()
+    if held:
+        importlib.import_module("prefect.cli.server")
+        importlib.import_module("prefect.server.api.server")
+        if not sys.stdin.readline():
+            return
     sys.argv = ["prefect", "server", "start", "--host", host, "--port", port, "--log-level", "WARNING"]
     runpy.run_module("prefect", run_name="__main__")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:5])
