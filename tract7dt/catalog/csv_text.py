@@ -18,6 +18,9 @@ __all__ = ["write_lines"]
 
 #: Rows that are put together at once.
 _ROWS = 1 << 16
+#: Cells of columns of floats that are made at once: calls of their own for each column of a short table, like that
+#: of a patch, would take longer than the cells.
+_CELLS = 1 << 16
 #: What a cell must not hold unless it is quoted.
 _SPECIAL = '[",\r\n]'
 
@@ -35,10 +38,18 @@ def write_lines(table: pd.DataFrame, stream: TextIO) -> None:
     stream.write(_line([str(name) for name in table.columns]))
     if not len(table.columns):
         return
-    writers = [_writer(table.iloc[:, i]) for i in range(len(table.columns))]
+    columns = [table.iloc[:, i] for i in range(len(table.columns))]
+    kinds = [column.dtype.kind for column in columns]
+    floats = [i for i, kind in enumerate(kinds) if kind == "f"]
+    numbers = [columns[i].to_numpy(np.float64) for i in floats]
+    others = {i: _writer(columns[i]) for i, kind in enumerate(kinds) if kind != "f"}
     for start in range(0, len(table), _ROWS):
         rows = slice(start, min(start + _ROWS, len(table)))
-        cells = [writer(rows) for writer in writers]
+        made = {i: writer(rows) for i, writer in others.items()}
+        for some in range(0, len(floats), max(1, _CELLS // (rows.stop - rows.start))):
+            part = slice(some, some + max(1, _CELLS // (rows.stop - rows.start)))
+            made |= dict(zip(floats[part], _floats([column[rows] for column in numbers[part]])))
+        cells = [made[i] for i in range(len(columns))]
         if len(cells) == 1:  # an empty line would be no row
             cells = [pc.if_else(pc.equal(cells[0], ""), '""', cells[0])]
         lines = pc.binary_join_element_wise(*cells, pa.scalar(",")).to_pylist()
@@ -52,11 +63,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _writer(values: pd.Series) -> Callable[[slice], pa.StringArray]:
-    """The cells of some rows of a column."""
+    """The cells of some rows of a column that does not hold floats."""
     kind = values.dtype.kind
-    if kind == "f":
-        numbers = values.to_numpy(np.float64)
-        return lambda rows: _floats(numbers[rows])
     if kind == "b":
         return lambda rows: pc.if_else(pa.array(values.array[rows], type=pa.bool_()), "True", "False")
     if kind in "iu":
@@ -65,10 +73,14 @@ def _writer(values: pd.Series) -> Callable[[slice], pa.StringArray]:
     return lambda rows: _quoted(text_array(values.iloc[rows]))
 
 
-def _floats(numbers: np.ndarray) -> pa.StringArray:
+def _floats(columns: list[np.ndarray]) -> list[pa.StringArray]:
+    """The cells of columns of the same length."""
+    numbers = np.concatenate(columns)
     there = ~np.isnan(numbers)
     texts = pa.array(["", *map(repr, numbers[there].tolist())], type=pa.string())
-    return texts.take(pa.array(np.where(there, np.cumsum(there), 0)))
+    cells = texts.take(pa.array(np.where(there, np.cumsum(there), 0)))
+    length = len(columns[0])
+    return [cells.slice(i * length, length) for i in range(len(columns))]
 
 
 def _quoted(texts: pa.StringArray) -> pa.StringArray:
