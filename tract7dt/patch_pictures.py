@@ -159,15 +159,20 @@ def _draw(settings: Settings, work: WorkDir, fitted: Fitted) -> None:
 
     payload, problem, result = fitted
     run = settings.patch_run
-    shown = dataclasses.replace(payload, data=problem.data)
-    model = fit.render_model(problem, result)
-    table = _sources(payload, result)
-    if not run.no_patch_overview:
-        qa.draw_patch(settings, work, shown, problem.weight, model, table)
-    if not run.no_cutouts:
-        qa.draw_cutouts(settings, work, shown, problem.weight, model, table)
+    residual = result.residual
+    if not (run.no_patch_overview and run.no_cutouts) or residual is None:
+        shown = dataclasses.replace(payload, data=problem.data)
+        model = fit.render_model(problem, result)
+        table = _sources(payload, result)
+        if not run.no_patch_overview:
+            qa.draw_patch(settings, work, shown, problem.weight, model, table)
+        if not run.no_cutouts:
+            qa.draw_cutouts(settings, work, shown, problem.weight, model, table)
+        if residual is None:
+            with np.errstate(invalid="ignore"):  # data that are not finite have no weight
+                residual = (problem.data - model) * np.sqrt(problem.weight)
     if settings.report.enabled:
-        qa.write_residual_map(work, shown, problem.weight, model)
+        qa.write_residual_map(work, payload.patch, problem.weight, residual)
 
 
 def _sources(payload: PatchPayload, result: PatchFit) -> pd.DataFrame:

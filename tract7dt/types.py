@@ -599,6 +599,8 @@ class PatchFit:
         Per stage (and set): name, niter, converged, lnp; goes into meta.json.
     status : str
         Outcome of the patch: ``converged``, ``stalled``, ``max_iters``, ``empty``.
+    residual : ndarray, float32 (nband, ny, nx), or None
+        Data minus model, times sqrt(weight), at the solution; None for a fit that was read from disk.
     """
 
     tag: str
@@ -635,6 +637,7 @@ class PatchFit:
     lnp: F8
     stages: tuple[Mapping[str, Any], ...]
     status: str
+    residual: F4 | None = None
 
     def __len__(self) -> int:
         return len(self.kind)

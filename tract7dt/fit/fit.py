@@ -25,7 +25,7 @@ F8 = NDArray[np.float64]
 Engine = Callable[[PatchProblem, FitSettings], PatchFit]
 
 # Fields of a set that are joined band by band, and those that are stacked set by set.
-_BY_BAND = ("flux", "flux_err", "chi2", "frac_masked", "frac_flux", "sky", "sky_err")
+_BY_BAND = ("flux", "flux_err", "chi2", "frac_masked", "frac_flux", "sky", "sky_err", "residual")
 _BY_SET = ("converged", "hit_max_iters", "stalled", "niter", "last_dlnp", "lnp")
 
 _TRACTOR_MODULE = "tract7dt.fit.tractor_backend"

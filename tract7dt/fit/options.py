@@ -111,7 +111,7 @@ class EngineOptions:
     crowd_threshold: float = 0.1
     stamp_radius_max: int = 127
     stamp_radius_weak: int = 63
-    freeze: float = 1e-4
+    freeze: float = 3e-4
     min_tolerance: float = 1e-3
     early_tolerance: float = 1.0
     early_enough: float = 0.3

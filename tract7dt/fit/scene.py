@@ -135,13 +135,13 @@ class Scene:
         """
         key = (size, extended and not self._same_psf)
         if key not in self._transforms:
-            stamps = np.zeros((self.n_bands, size, size))
+            stamps = np.zeros((self.n_bands, size, size), np.float32)
             middle = size // 2
             for stamp, psf in zip(stamps, self._psfs[extended]):
                 half = np.shape(psf)[0] // 2
                 lo, hi = max(0, middle - half), min(size, middle + half + 1)
                 part = slice(lo - middle + half, hi - middle + half)
                 stamp[lo:hi, lo:hi] = psf[part, part]
-            transform = scipy.fft.rfft2(stamps).astype(np.complex64)
+            transform: NDArray[np.complex64] = scipy.fft.rfft2(stamps)  # of float32: in single precision
             self._transforms[key] = transform.view(np.float32).reshape(self.n_bands, size, size // 2 + 1, 2)
         return self._transforms[key]

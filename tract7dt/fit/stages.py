@@ -28,6 +28,7 @@ from tract7dt.fit.threads import Team
 from tract7dt.fit.workspace import kept_workspace
 from tract7dt.types import ModelSources, PatchProblem
 
+F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
@@ -53,6 +54,8 @@ class SetFit:
         Iterations of the last stage in which the source was moved.
     last_dlnp : ndarray, float64 (n,)
     bound, issues : list of str
+    residual : ndarray, float32 (nband, ny, nx)
+        Data minus model at the maximum, times sqrt(weight).
     lnp : float
     stages : list of mapping
     status : str
@@ -74,13 +77,15 @@ class SetFit:
     last_dlnp: F8
     bound: list[str]
     issues: list[str]
+    residual: F4
     lnp: float
     stages: list[Mapping[str, Any]]
     status: str
 
 
-def empty_fit(n_bands: int, n: int) -> SetFit:
-    """A result in which nothing was fitted."""
+def empty_fit(shape: tuple[int, ...], n: int) -> SetFit:
+    """A result in which nothing was fitted to images of ``shape`` (nband, ny, nx)."""
+    n_bands = shape[0]
 
     def nans(*shape: int) -> F8:
         return np.full(shape, np.nan)
@@ -102,6 +107,7 @@ def empty_fit(n_bands: int, n: int) -> SetFit:
         last_dlnp=nans(n),
         bound=[""] * n,
         issues=[""] * n,
+        residual=np.zeros(shape, np.float32),
         lnp=np.nan,
         stages=[],
         status="empty",
@@ -117,8 +123,7 @@ def select_sources(sources: ModelSources, keep: Bool) -> ModelSources:
 
 def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions, team: Team) -> SetFit:
     """Fit bands that share positions and shapes (all bands of the problem)."""
-    n_bands, n = len(problem.bands), len(problem.sources)
-    out = empty_fit(n_bands, n)
+    out = empty_fit(np.shape(problem.data), len(problem.sources))
     scene = Scene(problem.data, problem.weight, problem.psf, problem.psf_extended)
     usable = usable_start(problem.sources)
     out.issues = ["" if ok else "no_start_values" for ok in usable]
@@ -140,7 +145,7 @@ def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions
     for i, is_weak in zip(np.flatnonzero(usable), weak):
         if is_weak:
             out.issues[i] = ",".join(filter(None, [out.issues[i], "weak_prior"]))
-    out.status = "empty" if n == 0 or not evaluator.live.any() else maximum.status
+    out.status = "empty" if evaluator.n == 0 or not evaluator.live.any() else maximum.status
     return out
 
 
@@ -271,6 +276,7 @@ def _fill(
     out.stalled[place] = ~done & seen & ~spent
     out.niter[place] = maximum.moved
     out.last_dlnp[place] = np.where(seen, maximum.last_gain, np.nan)
+    out.residual[...] = point.residuals
     out.lnp = point.lnp
     for k, i in enumerate(place):
         flags = [

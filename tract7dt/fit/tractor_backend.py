@@ -99,7 +99,7 @@ def _fit_set(
     api: the_tractor.Api, problem: PatchProblem, settings: FitSettings, options: EngineOptions
 ) -> SetFit:
     """Fit bands that share positions and shapes."""
-    out = empty_fit(len(problem.bands), len(problem.sources))
+    out = empty_fit(np.shape(problem.data), len(problem.sources))
     scene = Scene(problem.data, problem.weight, problem.psf, problem.psf_extended)
     usable = usable_start(problem.sources)
     out.issues = ["" if ok else "no_start_values" for ok in usable]
@@ -216,6 +216,7 @@ def _fill(
     out.covariance[place] = np.where(seen[:, None, None], shared, np.nan)
     out.flux[:, place] = np.where(live, point.flux, np.nan)
     out.flux_err[:, place] = flux_err
+    out.residual[...] = point.residuals
     out.sky[:] = np.where(posterior.scene.weight_sum > 0, point.sky, np.nan)
     out.sky_err[:] = sky_err
     done = summit.gain < max(settings.dlnp_stop, options.min_tolerance)
