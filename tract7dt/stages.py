@@ -19,6 +19,7 @@ from tract7dt.batches import by_number, by_share
 from tract7dt.errors import InputError, ProductError
 from tract7dt.progress import ProgressWriter
 from tract7dt.resources import worker_count
+from tract7dt.settings.paths import overwrites
 from tract7dt.store import WorkDir, ref_to, with_recording, write_json
 from tract7dt.types import Field, Patch, Ref, Sources, ZeroPoint
 
@@ -96,6 +97,10 @@ def _inspect_inputs(settings: Settings) -> tuple[list[ImageInfo], Sources]:
         fit.check_engine(settings.patch_run.engine)
     catalogue = sources.read_catalogue(settings.inputs.input_catalog)
     paths = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir, settings.names)
+    if lost := [path for path in paths if overwrites(settings, path)]:
+        raise InputError(
+            f"the run would overwrite {', '.join(lost)}, an image of its own; expected another name"
+        )
     images = frames.inspect_images(paths, settings)
     bands = [image.band for image in images]
     sources.check_bands(catalogue, bands)
@@ -489,6 +494,22 @@ def merge(settings: Settings, field: Ref, sources: Ref, fits: Sequence[Ref]) -> 
     return ref_to(work.merged, "catalog")
 
 
+#: Aperture and neighbours move a ZP_AUTO by less than this, mag.
+_MAX_ZP_DIFFERENCE = 0.5
+
+
+def _doubt_zero_points(zero_points: list[ZeroPoint], field: Field) -> None:
+    """Say where Gaia and the headers contradict each other: by ZP_AUTO every image has the zero point zp_ref."""
+    for zp in zero_points:
+        difference = zp.value - field.zp_ref
+        if abs(difference) > _MAX_ZP_DIFFERENCE:
+            frame = field.frames[zp.band]
+            log.warning(
+                "%s: the zero point from Gaia differs by %+.2f mag from ZP_AUTO = %g of %s; one of them is wrong",
+                zp.band, difference, frame.zp_auto, frame.path,
+            )  # fmt: skip
+
+
 def compute_zp(settings: Settings, field: Ref, catalog: Ref) -> Ref:
     """Measure the zero point of every band from Gaia stars and write magnitudes into the final catalogue."""
     from tract7dt import catalog as cat
@@ -498,6 +519,7 @@ def compute_zp(settings: Settings, field: Ref, catalog: Ref) -> Ref:
     merged = cat.read_merged(Path(catalog.path))
     zero_points, per_object = measured_zero_points(settings, opened, merged)
     cat.write_zp(zero_points, per_object, work)
+    _doubt_zero_points(zero_points, opened)
     calibrated = cat.apply_zero_points(merged, zero_points)
     cat.write_catalog(calibrated, work.final_catalog, opened.bands, _provenance(settings, opened))
     qa.draw_zero_points(settings, work, zero_points, per_object)

@@ -68,6 +68,22 @@ def tile_as_path(tiny: TinyField) -> Changes:
 
 @row(
     FOLDERS,
+    "A final_catalog that is the input catalogue",
+    "the run ends; the input stays as it is",
+    "inputs.input_catalog: …catalogue.csv would be overwritten by the run",
+    2,
+)
+def output_is_input(tiny: TinyField) -> Changes:
+    return {"outputs": {"final_catalog": "../catalogue.csv"}}
+
+
+@output_is_input.checked
+def input_is_whole(tiny: TinyField) -> None:
+    assert tiny.rows()[0] == ["ID", "RA", "DEC", "TYPE"]
+
+
+@row(
+    FOLDERS,
     "A URL with a password in it",
     "the run ends; the password is not repeated",
     "inputs.input_catalog: 'https://***@localhost/catalogue.csv' given; allowed: path or URL (holds a secret, and URLs end up in logs",  # noqa: E501

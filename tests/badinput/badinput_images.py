@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -161,6 +162,36 @@ def bad_noise(tiny: TinyField) -> None:
 
 @row(
     IMAGES,
+    "SKYSIG a thousandth of what the pixels scatter by",
+    "fitted by it, as it could be meant; the log doubts it",
+    "m650: SKYSIG = 0.002 in …, but its pixels scatter by … m650: by SKYSIG * EGAIN = 0.002 * 2 the sky in …",
+    0,
+)
+def small_sky_sigma(tiny: TinyField) -> None:
+    with_cards(tiny, 1, SKYSIG=0.002)
+
+
+@row(
+    IMAGES,
+    "PEEING of a million pixels",
+    "not used; the width is taken from the stars",
+    "PEEING = 1000000.0 is a FWHM of 1e+06 pixels, expected 0.3 to 100; it is not used",
+    0,
+)
+def wide_seeing(tiny: TinyField) -> None:
+    with_cards(tiny, 1, PEEING=1e6)
+
+
+wide_seeing.checked(assert_measured)
+
+
+@row(IMAGES, "ZP_AUTO = 1e5", "the run ends", "ZP_AUTO = 100000: expected a magnitude from -25 to 75", 1)
+def large_zero_point(tiny: TinyField) -> None:
+    with_cards(tiny, 1, ZP_AUTO=1e5)
+
+
+@row(
+    IMAGES,
     "SATURATE at or below the sky",
     "sources near pixels above it (here all) are excluded, and say so",
     "m450: … % of the pixels in the working frame of … count as saturated; is SATURATE = 0.001 right?",
@@ -300,6 +331,29 @@ def one_rotated(tiny: TinyField) -> None:
 @row(IMAGES, "Images of different shapes", "the run ends", "96 x 95 pixels, expected 96 x 96 as in …", 1)
 def shapes(tiny: TinyField) -> None:
     rewrite(tiny, 1, pixels(1)[:-1], image_header(BANDS[1]))
+
+
+@row(
+    IMAGES,
+    "FILTER of two images that differ in case alone",
+    "the run ends: columns of a FITS table have no case",
+    "FILTER = 'm450' in … and 'M450' in … differ in case alone",
+    1,
+)
+def bands_by_case(tiny: TinyField) -> None:
+    with_cards(tiny, 1, FILTER="M450")
+
+
+@row(
+    IMAGES,
+    "A pipe or a device where an image should be",
+    "the run ends, without a read that would never end",
+    "m650.fits: expected a file, found a pipe, a socket or a device",
+    1,
+)
+def pipe(tiny: TinyField) -> None:
+    tiny.image(1).unlink()
+    os.mkfifo(tiny.image(1))
 
 
 @row(IMAGES, "Two files of one band", "the run ends", "FILTER = 'm450' in … and in …; expected one each", 1)

@@ -164,6 +164,29 @@ def id_twice(tiny: TinyField) -> None:
 
 @row(
     CATALOGUE,
+    "Two sources of different IDs at one position",
+    "both are fitted, as they could be meant; the log names them",
+    "2 sources have the position of another one, so that nothing tells their fluxes apart: ID 001, twin",
+    0,
+)
+def same_position(tiny: TinyField) -> None:
+    rows = tiny.rows()
+    tiny.write_rows([*rows, ["twin", *rows[1][1:]]])
+
+
+@row(
+    CATALOGUE,
+    "IDs that differ in blanks around them alone",
+    "the run ends: the FITS catalogue could not tell them apart",
+    "expected every source once, found ID '001 ' in row 1 (line 2), row 2 (line 3)",
+    1,
+)
+def id_twice_but_for_blanks(tiny: TinyField) -> None:
+    with_ids(tiny, "001", "001 ")
+
+
+@row(
+    CATALOGUE,
     "An empty ID",
     "the run ends",
     "column ID: expected an identifier in every row, found none in row 2 (line 3)",
@@ -456,6 +479,19 @@ def no_magnitudes(tiny: TinyField) -> Changes:
 def no_magnitude_is_invented(tiny: TinyField) -> None:
     assert_measured(tiny)
     assert set(catalogue_of(tiny)["MAG_m450_fit"]) == {""}
+
+
+@row(
+    GAIA,
+    "Magnitudes of another band, 7 mag off",
+    "the magnitudes follow Gaia; the log says that the header contradicts",
+    "m650: the zero point from Gaia differs by +7.0… mag from ZP_AUTO = 25 of …",
+    0,
+)
+def magnitudes_off(tiny: TinyField) -> Changes:
+    rows = tiny.rows(tiny.gaia)
+    spoil_gaia(tiny, "mag_m650", *(str(float(line[5]) + 7.02) for line in rows[1:]))
+    return WITH_GAIA
 
 
 @row(

@@ -155,6 +155,34 @@ def test_infinite_pixels_become_nan(image, configure) -> None:
     assert np.isnan(field.frames["r"].data[0, :4]).all()
 
 
+@pytest.mark.parametrize(
+    ("sigma", "slope", "smooth", "sky_sigma", "gain", "doubted"),
+    [
+        (4.0, 0.0, 1, 4.0, 2.0, []),
+        (4.0, 0.0, 1, 10.0, 2.0, []),
+        (4.0, 0.0, 1, 1.6, 2.0, []),
+        (4.0, 1.0, 1, 4.0, 2.0, []),  # a gradient is not noise
+        (4.0, 0.0, 3, 4.0, 2.0, []),  # neither do neighbours that agree make SKYSIG wrong
+        (4.0, 0.0, 1, 0.9, 2.0, ["SKYSIG = 0.9"]),
+        (4.0, 0.0, 1, 16.0, 2.0, ["SKYSIG = 16"]),
+        (4.0, 0.0, 1, 4.0, 0.01, ["noise of 0.04 electrons"]),
+    ],
+)
+@pytest.mark.usefixtures("small_chunks")
+def test_noise_that_the_pixels_do_not_have_is_doubted(
+    image, configure, caplog, sigma, slope, smooth, sky_sigma, gain, doubted
+) -> None:
+    noise = np.random.default_rng(3).normal(0, sigma * smooth**0.5, (40, 60 + smooth - 1))
+    data = sum(noise[:, i : i + 60] for i in range(smooth)) / smooth + slope * np.arange(60)
+    data[:8, :20] += 1e5
+    data[30:, 40:] = np.nan
+    load([image("r", data.astype("f4"), SKYSIG=sky_sigma, EGAIN=gain)], configure)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    said = [text for text in said if "SATURATE" not in text]
+    assert len(said) == len(doubted)
+    assert all(part in text for part, text in zip(doubted, said))
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_white_stack_is_the_weighted_mean_of_what_is_finite(image, configure) -> None:
     rng = np.random.default_rng(5)

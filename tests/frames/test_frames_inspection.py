@@ -65,6 +65,7 @@ def test_missing_saturate_is_said_once_per_image(image, configure, caplog) -> No
         ({"FILTER": "white"}, "another"),
         ({"ZP_AUTO": None}, "keyword ZP_AUTO is missing"),
         ({"ZP_AUTO": "bright"}, "ZP_AUTO = 'bright'"),
+        ({"ZP_AUTO": -400.0}, "ZP_AUTO = -400: expected a magnitude"),
         ({"SKYSIG": 0.0}, "SKYSIG = 0.0: expected a number above 0"),
         ({"EGAIN": -1.0}, "EGAIN = -1.0"),
         ({"EGAIN": True}, "EGAIN = True"),

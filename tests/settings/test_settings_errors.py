@@ -236,3 +236,40 @@ def test_a_zero_point_without_gaia_earns_a_warning() -> None:
     assert settings_from_dict(values, ".").warnings == []
     values["epsf"] = {"psfstar_mode": "gaia"}
     assert any("no stars to build ePSFs from" in w for w in settings_from_dict(values, ".").warnings)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "key"),
+    [
+        ("final_catalog: ../a.csv", "input_catalog: a.csv, image_list_file: b", "input_catalog"),
+        ("final_catalog: ../a.csv", "input_catalog: x/../a.fits, image_list_file: b", "input_catalog"),
+        ("final_catalog: ../a.csv", "input_catalog: c, image_list_file: a.parquet", "image_list_file"),
+        (
+            "overlay_dir: o",
+            "input_catalog: w/ZP/T_with_Gaia.csv, image_list_file: b, tile_name: T",
+            "input_catalog",
+        ),
+        (
+            "overlay_dir: o",
+            "input_catalog: c, image_list_file: b, gaiaxp_synphot_csv: w/ZP/zp_summary.csv",
+            "gaiaxp_synphot_csv",
+        ),
+    ],
+)
+def test_a_run_overwrites_no_input_of_its_own(tmp_path: Path, outputs: str, inputs: str, key: str) -> None:
+    (problem,) = errors_of(tmp_path, f"inputs: {{{inputs}}}\noutputs: {{work_dir: w, {outputs}}}\n")
+    assert problem.startswith(f":1: inputs.{key}: {tmp_path}/")
+    assert problem.endswith("would be overwritten by the run, which writes a file of this name")
+
+
+def test_an_input_that_is_a_link_to_an_output(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").symlink_to(tmp_path / "w" / "output_catalog.csv")
+    (problem,) = errors_of(
+        tmp_path, "inputs: {input_catalog: a.csv, image_list_file: b}\noutputs: {work_dir: w}"
+    )
+    assert "would be overwritten" in problem
+
+
+def test_the_csv_catalogue_is_named_as_one(tmp_path: Path) -> None:
+    (problem,) = errors_of(tmp_path, HEAD.replace("work_dir: w", "work_dir: w, final_catalog: c.fits"))
+    assert problem.startswith(f":2: outputs.final_catalog: {tmp_path}/w/c.fits names the CSV catalogue")

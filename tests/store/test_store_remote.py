@@ -6,6 +6,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -50,6 +51,15 @@ def image(path: Path, band: str = "m400", tiled: bool = False) -> None:
     made = hdu(np.arange(1200, dtype="f4").reshape(30, 40))
     made.header["FILTER"] = band
     made.writeto(path)
+
+
+@pytest.mark.parametrize("address", ["{}", "file://{}"])
+def test_what_may_never_end_is_not_read(tmp_path: Path, address: str) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        for read in (read_raw_table, read_header, lambda name: read_image_list(name, tmp_path)):
+            with pytest.raises(InputError, match=f"{path.name}: expected a file, found a pipe"):
+                read(address.format(path))
 
 
 def test_every_input_of_a_field_by_s3(raw: Path, proxy: Proxy) -> None:

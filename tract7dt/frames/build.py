@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +36,12 @@ MAX_PREVIEW_SIDE = 3000
 MAX_AUTO_WORKERS = 4
 #: No field has more saturated pixels than this share; with a SATURATE below the sky all are.
 MAX_SATURATED_SHARE = 0.2
+#: SKYSIG is doubted where it and the scatter of the pixels differ by more than this factor.
+MAX_SKYSIG_RATIO = 3.0
+#: Sky whose noise is fewer electrons than this was seen by no detector.
+MIN_SKY_ELECTRONS = 0.1
+#: Pixels of a frame that are looked at for their scatter, in whole rows from all over it.
+_SCATTER_PIXELS = 10_000
 
 
 def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) -> Field:
@@ -187,14 +193,22 @@ class _Preview:
 
 @dataclass
 class _Seen:
-    """What the pixels of a frame are, by count."""
+    """What the pixels of a frame are: their count and range, and every ``step``-th row of them."""
 
+    step: int
     finite: int = 0
     saturated: int = 0
     low: float = math.inf
     high: float = -math.inf
+    some: list[F4] = field(default_factory=list)
 
-    def add(self, rows: F4, saturation: float | None) -> None:
+    @classmethod
+    def of(cls, shape: tuple[int, int]) -> _Seen:
+        ny, nx = shape
+        return cls(math.ceil(ny / max(_SCATTER_PIXELS // nx, 5)))
+
+    def add(self, y0: int, rows: F4, saturation: float | None) -> None:
+        """Add ``rows`` (n, nx) that start at row ``y0`` of the frame."""
         finite = np.isfinite(rows)
         values = rows.ravel() if finite.all() else rows[finite]
         self.finite += values.size
@@ -202,6 +216,20 @@ class _Seen:
             self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         if saturation is not None:
             self.saturated += int(np.count_nonzero(values >= saturation))
+        self.some += [row.copy() for y, row in enumerate(rows, y0) if y % self.step == 0]
+
+    def scatter(self) -> tuple[float, float]:
+        """Robust scatter of the pixels about their median, and that of neighbours about each other over sqrt 2.
+
+        Correlated noise makes the second too small, whatever varies across the frame the first too large.
+        """
+        values = np.concatenate(self.some)
+        steps = np.concatenate([np.diff(row) for row in self.some])
+        values, steps = values[np.isfinite(values)], steps[np.isfinite(steps)]
+        if not steps.size:
+            return 0.0, 0.0
+        about_median = float(np.median(np.abs(values - np.median(values))))
+        return 1.4826 * about_median, 1.4826 * float(np.median(np.abs(steps))) / math.sqrt(2.0)
 
     def log(self, entry: FrameEntry, image: ImageInfo, box: Box) -> None:
         """Say how much of the frame there is, and what no image of the sky looks like."""
@@ -219,13 +247,26 @@ class _Seen:
                 "%s: %.1f %% of the pixels in the working frame of %s count as saturated; is SATURATE = %g right?",
                 band, 100 * self.saturated / self.finite, path, image.saturate,
             )  # fmt: skip
+        wide, near = self.scatter()
+        most, least = MAX_SKYSIG_RATIO * max(wide, near), near / MAX_SKYSIG_RATIO
+        if near > 0 and not least <= entry.sky_sigma <= most:
+            log.warning(
+                "%s: SKYSIG = %g in %s, but its pixels scatter by %.3g: weights and errors will be wrong",
+                band, image.sky_sigma, path, near / entry.scale,
+            )  # fmt: skip
+        electrons = image.sky_sigma * image.gain
+        if electrons < MIN_SKY_ELECTRONS:
+            log.warning(
+                "%s: by SKYSIG * EGAIN = %g * %g the sky in %s has a noise of %.2g electrons; are both of ADU?",
+                band, image.sky_sigma, image.gain, path, electrons,
+            )  # fmt: skip
 
 
 def _write_frame(
     image: ImageInfo, entry: FrameEntry, box: Box, preview: _Preview, work: WorkDir
 ) -> FrameEntry:
     reader = PixelReader(image.path, work.frames)
-    seen = _Seen()
+    seen = _Seen.of(box.shape)
     with (
         atomic_path(work.frame(image.band)) as temporary,
         RowWriter(temporary, box.shape, "<f4", digest=True) as writer,
@@ -239,7 +280,7 @@ def _write_frame(
             lo, hi = max(y0, box.y0), min(y0 + len(rows), box.y1)
             if lo < hi:
                 inside = rows[lo - y0 : hi - y0, box.x0 : box.x1]
-                seen.add(inside, entry.saturation)
+                seen.add(lo - box.y0, inside, entry.saturation)
                 writer.write(lo - box.y0, inside)
     pixels_sha256 = writer.sha256()
     note_written(work.frame(image.band), pixels_sha256)

@@ -34,6 +34,11 @@ _BAND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 #: Names that collide with our own files (``white.npy``, ``{band}_bad.npy``) or columns (``FLUX_x_ERR``).
 _RESERVED_BAND = re.compile(r"(?i)white|white_sigma|white_full_preview|.*_bad|.*_err|.*_fit")
 
+#: Zero points beyond these are none: the pixels would not fit into the numbers that hold them.
+_ZP_RANGE = (-25.0, 75.0)
+#: A FWHM outside of this is a mistake, pix.
+_FWHM_RANGE = (0.3, 100.0)
+
 #: What astropy and wcslib raise on keywords that make no WCS.
 _WCS_ERRORS = (
     WcsError,
@@ -146,6 +151,9 @@ def _inspect(path: str, header: ImageHeader) -> tuple[ImageInfo | None, list[str
     problems: list[str] = []
     band = _band(header, problems)
     zp_auto = _number(header, "ZP_AUTO", problems, positive=False)
+    if math.isfinite(zp_auto) and not _ZP_RANGE[0] <= zp_auto <= _ZP_RANGE[1]:
+        low, high = _ZP_RANGE
+        problems.append(f"ZP_AUTO = {zp_auto:g}: expected a magnitude from {low:g} to {high:g}")
     sky_sigma = _number(header, "SKYSIG", problems)
     gain = _number(header, "EGAIN", problems)
     saturate = None
@@ -250,9 +258,15 @@ def _fwhm_pix(path: str, header: ImageHeader, pixel_scale_arcsec: float) -> floa
         if raw is None:
             continue
         value = _as_float(raw)
-        if math.isfinite(value) and value > 0:
+        if not (math.isfinite(value) and value > 0):
+            log.warning("%s: %s = %r is not a positive number and is not used", path, keyword, raw)
+        elif not _FWHM_RANGE[0] <= value / unit_pix <= _FWHM_RANGE[1]:
+            log.warning(
+                "%s: %s = %r is a FWHM of %.3g pixels, expected %g to %g; it is not used",
+                path, keyword, raw, value / unit_pix, *_FWHM_RANGE,
+            )  # fmt: skip
+        else:
             return value / unit_pix
-        log.warning("%s: %s = %r is not a positive number and is not used", path, keyword, raw)
     return None
 
 
@@ -275,13 +289,16 @@ def _epoch(path: str, header: ImageHeader) -> float | None:
 
 def _duplicate_bands(images: Sequence[ImageInfo]) -> list[str]:
     problems = []
-    first: dict[str, str] = {}
+    first: dict[str, ImageInfo] = {}
     for image in images:
-        if image.band in first:
+        other = first.setdefault(image.band.casefold(), image)
+        if other is not image and other.band == image.band:
+            problems.append(f"FILTER = {image.band!r} in {other.path} and in {image.path}; expected one each")
+        elif other is not image:
             problems.append(
-                f"FILTER = {image.band!r} in {first[image.band]} and in {image.path}; expected one each"
+                f"FILTER = {other.band!r} in {other.path} and {image.band!r} in {image.path} differ in case "
+                "alone; expected names that differ, since columns of a FITS table have no case"
             )
-        first.setdefault(image.band, image.path)
     return problems
 
 

@@ -89,7 +89,15 @@ NEEDS: Mapping[str, Needs] = MappingProxyType(
                 "outputs.cropped_images_dir",
                 "outputs.overlay_dir",
             ),
-            checks=("checks", "epsf.epsf_ngrid", "epsf.ngrid", "patch_run.engine", "zp.enabled"),
+            checks=(
+                "checks",
+                "epsf.epsf_ngrid",
+                "epsf.ngrid",
+                "inputs.tile_name",
+                "outputs.final_catalog",
+                "patch_run.engine",
+                "zp.enabled",
+            ),
             free=(
                 "inputs.input_catalog",
                 "inputs.image_list_file",

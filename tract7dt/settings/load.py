@@ -12,7 +12,7 @@ from typing import Any
 from tract7dt.errors import ConfigError
 from tract7dt.settings.describe import key_table, section_at
 from tract7dt.settings.legacy import without_legacy_keys
-from tract7dt.settings.paths import relative_outputs, resolve_paths
+from tract7dt.settings.paths import output_problems, relative_outputs, resolve_paths
 from tract7dt.settings.problems import find_problems
 from tract7dt.settings.root import Settings
 from tract7dt.settings.yamlfile import YamlText, parse_value, parse_yaml, read_text
@@ -181,7 +181,13 @@ def _build(parsed: YamlText, base_dir: Path, source: str) -> tuple[Settings, lis
         problems.append((line, f"{where}: {'.'.join(path)}: {message}"))
     if problems:
         raise ConfigError("\n".join(text for _, text in sorted(problems, key=lambda p: p[0])))
-    return resolve_paths(Settings.model_validate(values), base_dir), warnings
+    settings = resolve_paths(Settings.model_validate(values), base_dir)
+    if wrong := output_problems(settings):
+        lines = [(parsed.lines.get(path, 0), path, message) for path, message in wrong]
+        raise ConfigError(
+            "\n".join(f"{source}{f':{n}' if n else ''}: {'.'.join(path)}: {text}" for n, path, text in lines)
+        )
+    return settings, warnings
 
 
 def _doubts(settings: Settings) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from tract7dt.settings.root import Settings
+from tract7dt.store.layout import WorkDir
 
-__all__ = ["relative_outputs", "resolve_paths"]
+__all__ = ["output_problems", "overwrites", "relative_outputs", "resolve_paths"]
 
 
 def resolve_paths(settings: Settings, base_dir: Path) -> Settings:
@@ -39,6 +41,41 @@ def resolve_paths(settings: Settings, base_dir: Path) -> Settings:
         }
     )
     return resolved.with_base_dir(base_dir)
+
+
+def output_problems(settings: Settings) -> list[tuple[tuple[str, str], str]]:
+    """Outputs that cannot be written where ``settings`` (paths resolved) say, as path of the key and message."""
+    problems = []
+    catalogue = settings.outputs.final_catalog
+    if catalogue.suffix in (".parquet", ".fits"):
+        problems.append(
+            (
+                ("outputs", "final_catalog"),
+                f"{catalogue} names the CSV catalogue, so it ends in .csv; Parquet and FITS are written beside it",
+            )
+        )
+    for name in ("input_catalog", "image_list_file", "gaiaxp_synphot_csv"):
+        given = getattr(settings.inputs, name)
+        if given is not None and overwrites(settings, given):
+            problems.append(
+                (
+                    ("inputs", name),
+                    f"{given} would be overwritten by the run, which writes a file of this name",
+                )
+            )
+    return problems
+
+
+def overwrites(settings: Settings, given: str) -> bool:
+    """Whether the input ``given`` (path or URL) is a file that a run with ``settings`` writes."""
+    if "://" in given and not given.startswith("file://"):
+        return False
+    path = Path(unquote(urlsplit(given).path) if "://" in given else given).resolve()
+    work, catalogue = WorkDir.of(settings), settings.outputs.final_catalog
+    tables = [catalogue, catalogue.with_suffix(".parquet"), catalogue.with_suffix(".fits")]
+    tables += [work.augmented_catalog, work.merged, work.zp_summary, work.zp_per_object]
+    tables += [work.sources(stage) for stage in ("loaded", "gaia", "bright")]
+    return path in [table.resolve() for table in (*tables, work.wcs, work.bright_mask, work.report)]
 
 
 def relative_outputs(settings: Settings) -> Settings:

@@ -113,7 +113,8 @@ def _key_problems(raw: RawTable, columns: dict[str, F8 | list[str]]) -> list[str
         empty = [raw.row(i) for i, value in enumerate(ids) if not value.strip()]
         if empty:
             problems.append(f"column ID: expected an identifier in every row, found none in {listed(empty)}")
-        keys = [(f"ID {value!r}", value) if value.strip() else None for value in ids]
+        # Blanks around an ID do not tell two apart: a FITS table has none at the end of a text.
+        keys = [(f"ID {value!r}", value.strip()) if value.strip() else None for value in ids]
     else:
         radec = zip(np.asarray(columns["RA"]).tolist(), np.asarray(columns["DEC"]).tolist())
         keys = [
@@ -177,6 +178,7 @@ def place(sources: Sources, field: Field) -> Sources:
     off = ~field.box.contains(x, y)
     if off.all():
         _warn_all_off(field, ra, dec)
+    _warn_same_place(sources, ~off)
     placed = dict(PLACEMENT) | {"x_pix_white": x, "y_pix_white": y, "excluded_crop": off, "excluded_any": off}
     return Sources(sources.table.assign(**placed), sources.has_id)
 
@@ -193,6 +195,18 @@ def _warn_all_off(field: Field, ra: F8, dec: F8) -> None:
         "none of %d sources lies on the working frame (centre RA %.5f, DEC %.5f)%s",
         len(ra), centre_ra, centre_dec, hint,
     )  # fmt: skip
+
+
+def _warn_same_place(sources: Sources, on: Bool) -> None:
+    """Name rows on the frame that have one position: their fluxes share the light in no certain way."""
+    table = sources.table[on]
+    again = table[table.duplicated(["RA", "DEC"], keep=False)].sort_values(["RA", "DEC"], kind="stable")
+    if len(again):
+        names = again["ID"] if sources.has_id else again.index
+        log.warning(
+            "%d sources have the position of another one, so that nothing tells their fluxes apart: ID %s",
+            len(again), listed(map(str, names)),
+        )  # fmt: skip
 
 
 def with_saturation(sources: Sources, near: Bool) -> Sources:

@@ -66,18 +66,18 @@ def local_copy(url: str, cache_dir: str | Path | None = None, endpoint_url: str 
     ------
     InputError
         There is no such object, access is refused, the URL carries a secret, the object changes while it is
-        read, or is not as long as the store says.
+        read, or is not as long as the store says; a local path is a pipe or a device, which might never end.
     StoreUnreachableError
         The store does not answer; worth another try later.
     StoreError
         The cache cannot be written to.
     """
     if not is_url(url):
-        return Path(url)
+        return _plain_file(Path(url), url)
     try:
         store = ObjectStore(url, endpoint_url)
         if store.is_local:
-            return Path(store.path())
+            return _plain_file(Path(store.path()), url)
         about = store.info()
         if about is None:
             raise InputError(f"{redacted(url)}: no such file")
@@ -90,6 +90,13 @@ def local_copy(url: str, cache_dir: str | Path | None = None, endpoint_url: str 
         raise StoreError(str(error)) from None
     except StoreError as error:
         raise InputError(str(error)) from None
+
+
+def _plain_file(path: Path, name: str) -> Path:
+    """``path``, unless it is there and is neither a file nor a folder."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{name}: expected a file, found a pipe, a socket or a device")
+    return path
 
 
 def prune_cache(days: float, cache_dir: str | Path | None = None) -> int:
