@@ -1,6 +1,6 @@
 """What pictures cost: the same field with and without them, CPU seconds of everything, and the report.
 
-    python benchmarks/bench_plots.py [--direct] [--repeat N] [CONFIG]
+    python benchmarks/bench_plots.py [--direct] [--repeat N] [--out RESULTS_plots.md] [CONFIG]
 
 Without CONFIG a simulated field of 1000 x 1000 pixels in 6 bands with the default switches. "Without" means
 that every drawing function of tract7dt.qa does nothing and the report is off. The bar: pictures may cost 25 %
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 0.25
@@ -100,6 +102,7 @@ def main() -> int:
     parser.add_argument("config", nargs="?", type=Path)
     parser.add_argument("--direct", action="store_true", help="without Prefect, in one process")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS_plots.md"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,6 +113,7 @@ def main() -> int:
         spent: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
         kinds: list[dict[str, float]] = []
         _run(config, folder, True, given.direct)  # kernels are compiled, files are in memory
+        pictures_drawn, report_mb = _drawn(folder)
         for _ in range(given.repeat):
             for case, pictures in (("without", False), ("with", True)):
                 spent[case].append(_run(config, folder, pictures, given.direct))
@@ -121,8 +125,62 @@ def main() -> int:
     drawing = sum(best.values()) - best["all"]
     cost["within"] = drawing / (best["all"] - drawing)
     result = {"cpu_s": cpu, "wall_s": wall, "drawing_cpu_s": best, "cost_of_pictures": cost, "bar": BAR}
+    result |= {"pictures": pictures_drawn, "report_MB": report_mb}
     print(json.dumps(result, indent=1))
+    given.out.write_text(_page(result, given), encoding="utf-8")
     return 0 if cost["cpu"] <= BAR else 1
+
+
+def _drawn(folder: Path) -> tuple[dict[str, int], float]:
+    """How many pictures of which kind the last run left, and how large its report is, MB."""
+    kinds: dict[str, int] = {}
+    for path in (folder / "run").rglob("*.png"):
+        name = path.stem
+        for prefix in ("src_halo_", "src_", "zp_vs_mag__"):
+            if name.startswith(prefix):
+                name = f"{prefix}*"
+                break
+        kinds[name] = kinds.get(name, 0) + 1
+    return dict(sorted(kinds.items())), (folder / "run" / "report.html").stat().st_size / 1e6
+
+
+def _page(result: dict[str, Any], given: argparse.Namespace) -> str:
+    """RESULTS_plots.md."""
+    cpu, wall, cost = result["cpu_s"], result["wall_s"], result["cost_of_pictures"]
+    field = (
+        "The field of CONFIG"
+        if given.config
+        else "A simulated field of 1000 x 1000 pixels, six bands, default switches"
+    )
+    direct = ", --direct" if given.direct else ""
+    spent = {name: s for name, s in result["drawing_cpu_s"].items() if name != "all"}
+    rows = [f"| {name} | {s:.2f} |" for name, s in sorted(spent.items(), key=lambda item: -item[1])]
+    counts = ", ".join(f"{n} {name}" for name, n in result["pictures"].items())
+    return "\n".join(
+        [
+            "# What pictures and report cost",
+            "",
+            f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores (load "
+            f"{os.getloadavg()[2]:.1f}); `python benchmarks/bench_plots.py --repeat {given.repeat}{direct}`.",
+            f"{field}. The bar: {100 * BAR:.0f} % of the CPU time of the run without.",
+            "",
+            "| | without | with | cost |",
+            "|---|---|---|---|",
+            f"| CPU, all processes, s | {cpu['without']:.1f} | {cpu['with']:.1f} | {100 * cost['cpu']:.1f} % |",
+            f"| wall, s | {wall['without']:.1f} | {wall['with']:.1f} | {100 * cost['wall']:.1f} % |",
+            f"| drawing functions and report within the run with, CPU, s | | {sum(spent.values()):.1f} "
+            f"| {100 * cost['within']:.1f} % of its rest |",
+            "",
+            f"The least of {given.repeat} runs each.",
+            "",
+            "| drawing function | CPU, s |",
+            "|---|---|",
+            *rows,
+            "",
+            f"{sum(result['pictures'].values())} pictures: {counts}. report.html: {result['report_MB']:.1f} MB.",
+            "",
+        ]
+    )
 
 
 def _by_kind(folder: Path) -> dict[str, float]:
