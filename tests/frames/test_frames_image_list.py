@@ -70,3 +70,11 @@ def test_entries_name_the_field_and_the_night(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match=r"line 1: .*which night.*\n.*line 2: "):
         read_image_list(str(listing), tmp_path, {"tile_name": "UDS"})
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    long = "x" * 300
+    (tmp_path / "list.txt").write_text(f"{long}.fits\n")
+    assert read_image_list(str(tmp_path / "list.txt"), tmp_path) == [f"{tmp_path}/{long}.fits"]
+    with pytest.raises(InputError, match="File name too long"):
+        read_image_list(str(tmp_path / long), tmp_path)

@@ -273,3 +273,9 @@ def test_an_input_that_is_a_link_to_an_output(tmp_path: Path) -> None:
 def test_the_csv_catalogue_is_named_as_one(tmp_path: Path) -> None:
     (problem,) = errors_of(tmp_path, HEAD.replace("work_dir: w", "work_dir: w, final_catalog: c.fits"))
     assert problem.startswith(f":2: outputs.final_catalog: {tmp_path}/w/c.fits names the CSV catalogue")
+
+
+def test_links_in_a_circle_are_for_the_reader_to_tell(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").symlink_to("a.csv")
+    values = {"inputs": {"input_catalog": "a.csv", "image_list_file": "b"}, "outputs": {"work_dir": "w"}}
+    assert settings_from_dict(values, tmp_path).settings.inputs.input_catalog == str(tmp_path / "a.csv")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tract7dt.errors import InputError, StoreUnreachableError
@@ -54,7 +54,7 @@ def read_image_list(path: str, base_dir: str | Path, names: Mapping[str, str] | 
             problems.append(f"line {number}: {entry}: which night? Give it (--night, or the parameter night)")
         if entry in first:
             problems.append(f"line {number}: {entry} is already in line {first[entry]}")
-        elif not is_url(entry) and Path(entry).is_dir():
+        elif not is_url(entry) and _is(Path.is_dir, Path(entry)):
             problems.append(f"line {number}: {entry} is a folder; expected a FITS file")
         first.setdefault(entry, number)
     if problems:
@@ -63,7 +63,7 @@ def read_image_list(path: str, base_dir: str | Path, names: Mapping[str, str] | 
 
 
 def _text(path: str) -> str:
-    if not is_url(path) and Path(path).is_dir():
+    if not is_url(path) and _is(Path.is_dir, Path(path)):
         raise InputError(f"image list {path}: expected a text file, found a folder")
     try:
         data = local_copy(path).read_bytes()
@@ -104,12 +104,20 @@ def _resolve(entry: str, base_dir: Path, list_path: str) -> str:
     if path.is_absolute():
         return str(path)
     by_config = (base_dir / path).absolute()
-    if by_config.exists():
+    if _is(Path.exists, by_config):
         return str(by_config)
     if is_url(list_path):
         return posixpath.join(posixpath.dirname(list_path), entry)
     by_list = (Path(list_path).parent / path).absolute()
-    return str(by_list if by_list.exists() else by_config)
+    return str(by_list if _is(Path.exists, by_list) else by_config)
+
+
+def _is(what: Callable[[Path], bool], path: Path) -> bool:
+    """``what(path)``, False for a name that no file can have (too long)."""
+    try:
+        return what(path)
+    except OSError:
+        return False
 
 
 def _expanded(path: Path) -> Path:

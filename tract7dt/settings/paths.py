@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -70,12 +71,12 @@ def overwrites(settings: Settings, given: str) -> bool:
     """Whether the input ``given`` (path or URL) is a file that a run with ``settings`` writes."""
     if "://" in given and not given.startswith("file://"):
         return False
-    path = Path(unquote(urlsplit(given).path) if "://" in given else given).resolve()
+    path = _real(Path(unquote(urlsplit(given).path) if "://" in given else given))
     work, catalogue = WorkDir.of(settings), settings.outputs.final_catalog
     tables = [catalogue, catalogue.with_suffix(".parquet"), catalogue.with_suffix(".fits")]
     tables += [work.augmented_catalog, work.merged, work.zp_summary, work.zp_per_object]
     tables += [work.sources(stage) for stage in ("loaded", "gaia", "bright")]
-    return path in [table.resolve() for table in (*tables, work.wcs, work.bright_mask, work.report)]
+    return path in [_real(table) for table in (*tables, work.wcs, work.bright_mask, work.report)]
 
 
 def relative_outputs(settings: Settings) -> Settings:
@@ -99,7 +100,11 @@ def _input(value: str, base_dir: Path) -> str:
 
 def _local(path: Path, base_dir: Path) -> Path:
     # Resolved, so that one file has one name, whatever "..", links and working folder it was named through.
-    return (base_dir / _expanded(path)).resolve()
+    return _real(base_dir / _expanded(path))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises where links lead in a circle
 
 
 def _expanded(path: Path) -> Path:

@@ -120,9 +120,9 @@ def read_raw_table(path: str) -> RawTable:
 
 
 def _bytes(path: str) -> bytes:
-    if not is_url(path) and Path(path).is_dir():
-        raise InputError(f"{path}: expected a table, found a folder")
     try:
+        if not is_url(path) and Path(path).is_dir():
+            raise InputError(f"{path}: expected a table, found a folder")
         data = local_copy(path).read_bytes()
         return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     except FileNotFoundError:

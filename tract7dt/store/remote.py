@@ -94,7 +94,11 @@ def local_copy(url: str, cache_dir: str | Path | None = None, endpoint_url: str 
 
 def _plain_file(path: Path, name: str) -> Path:
     """``path``, unless it is there and is neither a file nor a folder."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    try:
+        known = not path.exists() or path.is_file() or path.is_dir()
+    except OSError:  # a name that is too long: whoever opens it says so
+        known = True
+    if not known:
         raise InputError(f"{name}: expected a file, found a pipe, a socket or a device")
     return path
 
