@@ -36,9 +36,11 @@ class Field:
         """Run the flow; the stages that were not reused."""
         from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
+        from flows.patience import no_heartbeat
         from flows.photometry import photometry
 
-        with temporary_settings({PREFECT_API_URL: self.server_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        there = {PREFECT_API_URL: self.server_url, PREFECT_LOGGING_TO_API_ENABLED: False}
+        with temporary_settings(there), no_heartbeat():
             photometry(str(self.folder / "config.yaml"), **given)
         return {entry["name"] for entry in self.summary["stages"] if entry["status"] == "done"}
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -155,13 +156,25 @@ def _stop_server(process: subprocess.Popen[bytes]) -> None:
     process.wait(20)
 
 
-def test_a_run_outlives_a_restart_of_its_server(command: Any, tmp_path: Path) -> None:
+def _copy_database(home: Path, to: Path) -> None:
+    """An empty one is made in steps that take longer than all the rest of a test."""
+    with (
+        contextlib.closing(sqlite3.connect(home / "prefect.db")) as there,
+        contextlib.closing(sqlite3.connect(to / "prefect.db")) as here,
+    ):
+        there.backup(here)
+
+
+def test_a_run_outlives_a_restart_of_its_server(
+    command: Any, tmp_path: Path, prefect_home: Path, server_url: str
+) -> None:
     """Killed while ePSFs are built, back after some seconds: the run ends well, and the server knows."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     home = tmp_path / "home"
     home.mkdir()
+    _copy_database(prefect_home, home)
     environment = command.environment | {"PREFECT_HOME": str(home)}
     url = f"http://127.0.0.1:{port}/api"
     server = _start_server(port, home, environment)
