@@ -173,6 +173,19 @@ def small_sky_sigma(tiny: TinyField) -> None:
 
 @row(
     IMAGES,
+    "A pixel of 1e30",
+    "fitted, and saturated where SATURATE says so; the log says that fluxes may be wrong",
+    "m650: a pixel of … is 1e+30, which no count of light is",
+    0,
+)
+def pixel_beyond_counts(tiny: TinyField) -> None:
+    data = pixels(1)
+    data[5, 90] = 1e30
+    rewrite(tiny, 1, data, image_header(BANDS[1]))
+
+
+@row(
+    IMAGES,
     "PEEING of a million pixels",
     "not used; the width is taken from the stars",
     "PEEING = 1000000.0 is a FWHM of 1e+06 pixels, expected 0.3 to 100; it is not used",

@@ -40,6 +40,8 @@ MAX_SATURATED_SHARE = 0.2
 MAX_SKYSIG_RATIO = 3.0
 #: Sky whose noise is fewer electrons than this was seen by no detector.
 MIN_SKY_ELECTRONS = 0.1
+#: A pixel of more SKYSIG than this is no count of anything; its round-off would be seen all over a patch.
+MAX_PIXEL_SIGMA = 1e9
 #: Pixels of a frame that are looked at for their scatter, in whole rows from all over it.
 _SCATTER_PIXELS = 10_000
 
@@ -246,6 +248,13 @@ class _Seen:
             log.warning(
                 "%s: %.1f %% of the pixels in the working frame of %s count as saturated; is SATURATE = %g right?",
                 band, 100 * self.saturated / self.finite, path, image.saturate,
+            )  # fmt: skip
+        worst = max(self.high, -self.low)
+        if worst > MAX_PIXEL_SIGMA * entry.sky_sigma:
+            log.warning(
+                "%s: a pixel of %s is %.2g, which no count of light is: fluxes far from it may be wrong; "
+                "set it to NaN",
+                band, path, worst / entry.scale,
             )  # fmt: skip
         wide, near = self.scatter()
         most, least = MAX_SKYSIG_RATIO * max(wide, near), near / MAX_SKYSIG_RATIO
