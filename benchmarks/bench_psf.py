@@ -40,7 +40,8 @@ from tract7dt.settings import EpsfSettings  # noqa: E402
 from tract7dt.types import Box, Field, Frame  # noqa: E402
 
 F8 = np.ndarray
-SEEDS = (3, 4, 5, 6, 7, 8)
+#: The stage was developed on 3 to 8; 9, 10 and 14 came later and were looked at only as they are.
+SEEDS = (3, 4, 5, 6, 7, 8, 9, 10, 14)
 SIZE, TILE = (2000, 2000), (9576, 6388)
 #: Pixels that the simulator's configuration crops.
 CROP, TILE_CROP = 100, 319
@@ -225,7 +226,7 @@ def fields(tool: Path, keep: Path) -> Iterator[str]:
         "| tail | CPU s | own stars, % |"
     )
     yield "|---" * 11 + "|"
-    medians, pulls, places = [], [], []
+    medians, pulls, places, cells, own, beyond = [], [], [], [], [], []
     for seed in SEEDS:
         scene = read_scene(simulate(tool, keep / f"field{seed}", SIZE, 6, seed), CROP)
         total = 0.0
@@ -233,6 +234,13 @@ def fields(tool: Path, keep: Path) -> Iterator[str]:
             built, cpu = build(scene, band, 2)
             bias, growth, stars, tails = against_truth(scene, built)
             middle, error, n = own_stars(scene, built)
+            own.append(middle)
+            of_cells = np.median(bias, axis=1)
+            cells += [b / built.grid.cells[t].quality["model_error"] for t, b in zip(built.meta, of_cells)]
+            within = (
+                abs(np.median(bias)) <= 0.002 and np.std(of_cells) <= 0.003 and np.abs(growth).max() <= 0.005
+            )
+            beyond += [] if within else [f"seed {seed} {band}"]
             total += cpu
             medians.append(float(np.median(bias)))
             model = built.grid.spatial
@@ -243,7 +251,7 @@ def fields(tool: Path, keep: Path) -> Iterator[str]:
             yield (
                 f"| {seed} | {band} | {scene.bands.fwhm_px[band]:.2f} | {' + '.join(map(str, stars))} "
                 f"| {100 * medians[-1]:+.3f} | {100 * error_of_mean:.3f} "
-                f"| {100 * np.std(np.median(bias, axis=1)):.3f} "
+                f"| {100 * np.std(of_cells):.3f} "
                 f"| {100 * np.abs(growth).max():.2f} | {min(tails):.2f} to {max(tails):.2f} | {cpu:.2f} "
                 f"| {100 * middle:+.2f} +- {100 * error:.2f} ({n}) |"
             )
@@ -253,6 +261,12 @@ def fields(tool: Path, keep: Path) -> Iterator[str]:
         f"{100 * np.std(medians) / np.sqrt(len(medians)):.3f} %, largest {100 * np.abs(medians).max():.3f} %; "
         f"root mean square of median / error {np.sqrt(np.mean(np.square(pulls))):.2f}, of bias / error at single "
         f"places {np.sqrt(np.mean(places)):.2f}."
+    )
+    root = np.sqrt(np.mean(np.square(cells)))
+    yield (
+        f"\nBeyond a bar: {', '.join(beyond) or 'none'}. The {len(cells)} cells' medians over the error that "
+        f"meta.json states there: root mean square {root:.2f}, largest {np.abs(cells).max():.1f}. Own stars of "
+        f"all bands: mean {100 * np.mean(own):+.3f} +- {100 * np.std(own) / np.sqrt(len(own)):.3f} %."
     )
 
 
