@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tract7dt.settings.root import Settings
-from tract7dt.store.layout import WorkDir
 
 __all__ = ["output_problems", "overwrites", "relative_outputs", "resolve_paths"]
 
@@ -69,6 +68,8 @@ def output_problems(settings: Settings) -> list[tuple[tuple[str, str], str]]:
 
 def overwrites(settings: Settings, given: str) -> bool:
     """Whether the input ``given`` (path or URL) is a file that a run with ``settings`` writes."""
+    from tract7dt.store.layout import WorkDir  # importing the settings stays light
+
     if "://" in given and not given.startswith("file://"):
         return False
     path = _real(Path(unquote(urlsplit(given).path) if "://" in given else given))
