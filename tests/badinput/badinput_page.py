@@ -165,11 +165,12 @@ INVARIANTS = (
         ),
     ),
     Fact(
-        "order of the patches and number of workers do not change a bit of fits and catalogues",
-        "3 orders; all runners",
+        "order of the patches, number of workers and of their threads do not change a bit of fits and catalogues",
+        "3 orders; all runners; 1, 2, 3 and 5 threads",
         (
             f"{_DETERMINISM}::test_order_and_workers_do_not_matter",
             "tests/regression/test_regression_runners.py::test_the_same_bytes",
+            "tests/fit/test_fit_threads.py::test_any_number_of_threads_gives_the_same_bits",
         ),
     ),
     Fact(
