@@ -191,5 +191,11 @@ def test_a_wrong_setting_is_refused_with_its_key(
     )
     browser.get(f"{site.ui}/runs/flow-run/{run['id']}")
     _wait(browser, "Failed", seconds=120)
-    _wait(browser, "overrides: zp.clip_sgma: unknown key; the closest known key is zp.clip_sigma")
+    said = "overrides: zp.clip_sgma: unknown key; the closest known key is zp.clip_sigma"
+    end = time.monotonic() + WAIT_S
+    while said not in _text(browser) and time.monotonic() < end:
+        # the page of a run that has ended asks for no more log, though its last lines may come after its state
+        browser.refresh()
+        time.sleep(3)
+    _wait(browser, said)
     shoot("wrong-setting")
