@@ -20,7 +20,7 @@ from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_man
 from tract7dt.frames.stream import PixelReader
 from tract7dt.resources import worker_count
 from tract7dt.store import WorkDir, atomic_path, note_written, sha256_file, with_recording
-from tract7dt.store.npy import CHUNK_PIXELS, RowWriter, open_array, read_rows, row_chunks
+from tract7dt.store.npy import CHUNK_PIXELS, RowWriter, open_array, read_rows, row_chunks, write_array
 from tract7dt.types import F4, Bool, Box, Field
 
 if TYPE_CHECKING:
@@ -336,8 +336,8 @@ def _write_white(
 
 
 def _write_preview(preview: _Preview, work: WorkDir) -> None:
-    with atomic_path(work.frames / "white_full_preview.npy") as temporary:
-        np.save(temporary, preview.mean())
+    with atomic_path(work.frames / "white_full_preview.npy") as temporary, temporary.open("wb") as stream:
+        write_array(stream, preview.mean())
 
 
 def _write_wcs(wcs: WCS, work: WorkDir) -> None:

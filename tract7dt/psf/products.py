@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tract7dt.errors import ProductError
 from tract7dt.psf.spatial_file import read_spatial, write_spatial
 from tract7dt.store import atomic_path, sha256_bytes, sha256_file, write_json
+from tract7dt.store.npy import write_array
 from tract7dt.types import Box, Epsf, EpsfGrid, PsfDiagnosis
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def write_band(result: BandEpsf, work: WorkDir) -> Path:
             stamp_path.unlink(missing_ok=True)
         else:
             with atomic_path(stamp_path) as temporary, temporary.open("wb") as stream:
-                np.save(stream, np.asarray(epsf.stamp, np.float32), allow_pickle=False)
+                write_array(stream, np.asarray(epsf.stamp, np.float32))
             entry |= {
                 "n_stars": epsf.n_stars,
                 "kind": epsf.kind,

@@ -13,6 +13,7 @@ from tract7dt.errors import ProductError
 from tract7dt.psf.deform import N_MODES
 from tract7dt.psf.surface import MAX_DEGREE, n_terms
 from tract7dt.store import atomic_path, sha256_bytes, sha256_file
+from tract7dt.store.npy import write_array
 from tract7dt.types import F4, F8, Box, SpatialPsf
 
 __all__ = ["read_spatial", "write_spatial"]
@@ -33,7 +34,7 @@ def write_spatial(model: SpatialPsf | None, folder: Path) -> dict[str, Any] | No
         path.unlink(missing_ok=True)
         return None
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, np.asarray(model.stamp, np.float32), allow_pickle=False)
+        write_array(stream, np.asarray(model.stamp, np.float32))
     return {
         "stamp": NAME,
         "stamp_sha256": sha256_file(path),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.store import atomic_path
+from tract7dt.store.npy import write_array
 from tract7dt.types import Box, Patch
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def write_residual_map(work: WorkDir, patch: Patch, weight: F4, residual: F4) ->
     """Write a patch's residual.npy (parameters of :func:`residual_blocks`)."""
     blocks = residual_blocks(residual, weight, patch)
     with atomic_path(work.patch_residual(patch.tag)) as path, path.open("wb") as stream:
-        np.save(stream, blocks, allow_pickle=False)
+        write_array(stream, blocks)
 
 
 def mosaic(

@@ -12,14 +12,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tract7dt.errors import ProductError
 
-__all__ = ["CHUNK_PIXELS", "RowWriter", "open_array", "read_rows", "row_chunks", "row_strips"]
+__all__ = ["CHUNK_PIXELS", "RowWriter", "open_array", "read_rows", "row_chunks", "row_strips", "write_array"]
 
 #: Pixels that one worker holds at a time; a handful of float64 arrays of it stay under 25 MB.
 CHUNK_PIXELS = 1 << 19
@@ -139,3 +139,23 @@ def open_array(path: Path, shape: tuple[int, int], dtype: DTypeLike) -> NDArray[
             f"{path}: expected {np.dtype(dtype)} of shape {tuple(shape)}, found {array.dtype} {array.shape}"
         )
     return array
+
+
+class _Stream:
+    """What of a file is left when NumPy is not to see that it is one."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.write = stream.write
+
+
+def write_array(stream: IO[bytes], array: NDArray[Any]) -> None:
+    """Write an array as .npy, byte for byte what ``np.save`` writes.
+
+    ``np.save`` writes to a file past Python, and says of a full disk how many items it could not write, not why.
+
+    Raises
+    ------
+    OSError
+        As of any write.
+    """
+    np.lib.format.write_array(_Stream(stream), np.asanyarray(array), allow_pickle=False)
