@@ -44,6 +44,7 @@ PICTURES = {
     "patch": ("star", "galaxy", "unknown", "halo", "start"),
     "zp": ("kept", "unreliable", "clipped"),
     "gaia": ("unlabelled", "gaia", "injected", "saturated"),
+    "psf_stars": ("psf_used", "gaia"),
 }
 
 
@@ -68,6 +69,11 @@ def distance(a: str, b: str, matrix: np.ndarray) -> float:
 def test_symbols_that_meet_differ_in_shape(picture):
     markers = [repr(SYMBOLS[name].marker) for name in PICTURES[picture]]
     assert len(set(markers)) == len(markers)
+
+
+def test_an_open_circle_is_a_star():
+    everything = [*SYMBOLS.items(), *REASON_SYMBOLS.items()]
+    assert {name for name, s in everything if s.marker in ("o", "8") and not s.filled} == {"star"}
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
@@ -119,7 +125,7 @@ def test_reasons_have_symbols_of_their_own():
     assert REASON_SYMBOLS["saturated"] is SYMBOLS["saturated"]
     taken = {(str(SYMBOLS[n].marker), SYMBOLS[n].color) for n in ("psf_used", "gaia", "affected")}
     assert not taken & set(looks)
-    elsewhere = {SYMBOLS[n].marker for n in ("galaxy", "unknown", "halo", "start", "injected")}
+    elsewhere = {s.marker for n, s in SYMBOLS.items() if n != "saturated"} - {"d", "x"}
     assert not elsewhere & {s.marker for s in REASON_SYMBOLS.values()}, "a shape means one thing"
 
 
@@ -180,7 +186,7 @@ def test_a_symbol_is_as_large_as_it_says_and_round_its_middle(name):
     reach = max(np.abs(x - half).max(), np.abs(y - half).max())
     assert 9 <= reach <= (15 if symbol.marker in ("D", "d") else 11)
     assert abs((x - half).mean()) < 0.5
-    assert abs((y - half).mean()) < (3.5 if symbol.marker == "^" else 0.8)
+    assert abs((y - half).mean()) < (3.5 if symbol.marker in ("^", "v") else 0.8)
     assert (mask[half, half] == 1) is np.bool_(symbol.filled or symbol.marker in ("+", "x"))
 
 

@@ -69,6 +69,8 @@ _OUTLINES: dict[str, _Points] = {
     "X": _CROSS,
     "^": _TRIANGLE,
     "<": _turned(_TRIANGLE, 1),
+    "bowtie": ((0.5, 0.4), (0.5, -0.4), (-0.5, 0.4), (-0.5, -0.4)),
+    "hourglass": ((-0.4, 0.5), (0.4, 0.5), (-0.4, -0.5), (0.4, -0.5)),
     "v": _turned(_TRIANGLE, 2),
     ">": _turned(_TRIANGLE, 3),
 }

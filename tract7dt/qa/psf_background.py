@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -195,7 +197,7 @@ def _star_row(
         level = np.clip((image / sigma - _DARK) / (_WHITE - _DARK), 0, 1)
         sheet.image(left + place * (k + 3), top, grey_index(level, _LEVELS))
     middle = left + (k + 3) + k // 2, top + k // 2
-    ring = SYMBOLS["psf_used"]
+    ring = replace(SYMBOLS["psf_used"], marker="o")
     panel = Sheet(sheet.pixels[top : top + k, left + k + 3 : left + 2 * k + 3])
     for radius in annulus:
         panel.mark("annulus", ring, k // 2, k // 2, size=2 * radius, width=1.0, rim=False)

@@ -31,12 +31,12 @@ REASON_SYMBOLS: dict[str, Symbol] = {
     "edge": Symbol("<", "#c9d1dc", "#6c7480", size=9.0),
     "roundness": Symbol("d", "#ff2be0", "#b3119f", size=11.0),
     "size": Symbol("4", "#ff2be0", "#b3119f", size=11.0, width=1.4),
-    "neighbour": Symbol("8", "#ff8c1a", "#b86200", size=9.0),
+    "neighbour": Symbol("bowtie", "#ff8c1a", "#b86200", size=10.0),
     "min_sep": Symbol(">", "#ff8c1a", "#b86200", size=9.0),
-    "snr": Symbol("v", "#ffe83d", "#8f7a00", size=8.5),
-    "outlier": Symbol("P", "#ff9d93", "#d02b1f", size=9.0),
+    "snr": Symbol("3", "#ffe83d", "#8f7a00", size=9.5),
+    "outlier": Symbol("hourglass", "#ff9d93", "#d02b1f", size=9.0),
     "fit_failed": Symbol("2", "#ff9d93", "#d02b1f", size=9.5),
-    "max_stars": Symbol("o", "#9aa3ae", "#8a929c", size=7.0),
+    "max_stars": Symbol("H", "#9aa3ae", "#8a929c", size=7.0),
 }
 _REASON_TEXTS = {
     "snr": "low S/N",
@@ -50,7 +50,8 @@ _REASON_TEXTS = {
 #: Longer side of the image, points, and the most pixels of it.
 _SIDE, _MOST = 330.0, 920
 _LEVELS = 40
-_OTHER_REASONS = tuple(Symbol(marker, "#c7a4ff", "#5b2fa8", size=8.5) for marker in ("3", "*", "v", "<", "2"))
+_OTHER_SHAPES = ("hourglass", "d", "4", "<", "2")
+_OTHER_REASONS = tuple(Symbol(marker, "#c7a4ff", "#5b2fa8", size=8.5) for marker in _OTHER_SHAPES)
 
 
 def plot_psf_stars(

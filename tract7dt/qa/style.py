@@ -3,7 +3,8 @@
 Sky images are grey on dark, so that the open, bright symbols stand out and no source is hidden under
 its mark. Symbols that can meet in one picture differ in shape as well as in colour, and their colours
 stay apart for red-, green- and blue-blind readers (measured in the tests). A red cross always means
-"taken out" (saturated, unmatched, clipped), a lime circle "accepted" (a matched detection, a PSF star).
+"taken out" (saturated, unmatched, clipped), lime "accepted" (a matched detection, a PSF star). An open circle
+is a star of the catalogue and nothing else.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Symbol:
     Attributes
     ----------
     marker : str
-        Shape, by the letters of Matplotlib; ``ellipse``: a tilted ellipse.
+        Shape, by the letters of Matplotlib; ``ellipse``: a tilted ellipse; ``bowtie``, ``hourglass``:
+        two triangles.
     color : str
         For dark backgrounds.
     color_on_paper : str
@@ -97,16 +99,16 @@ SYMBOLS: dict[str, Symbol] = {
     "clipped": Symbol("x", "#ff4b3e", "#d02b1f", size=5.0, width=1.0),
     "not_drawn": Symbol("x", "#9aa3ae", "#9aa3ae", size=6.0, width=1.0),
     # detections against the catalogue
-    "matched": Symbol("o", "#baff55", "#3f8f00", size=8.0),
+    "matched": Symbol("P", "#baff55", "#3f8f00", size=9.0),
     "matched_source": Symbol("D", "#5c9dff", "#1f5fd0", size=10.5),
     "affected": Symbol("^", "#ff8c1a", "#b86200", size=9.5),
     # positions; a fitted position bears the symbol of its type, or halo
     "start": Symbol("+", "#ffffff", "#1c2026", size=7.0, width=0.9),
     # PSF stars
-    "psf_used": Symbol("o", "#baff55", "#3f8f00", size=9.0, width=1.3),
+    "psf_used": Symbol("*", "#baff55", "#3f8f00", size=12.0, width=1.3),
     "gaia": Symbol("D", "#5c9dff", "#1f5fd0", size=12.5, width=0.8),
     # the match with Gaia
-    "unlabelled": Symbol("o", "#aab2bd", "#6c7480", size=6.0, width=0.8),
+    "unlabelled": Symbol("v", "#aab2bd", "#6c7480", size=5.5, width=0.8),
     "injected": Symbol("p", "#ffb347", "#b86200", size=11.0, width=1.4),
     "cropped": Symbol("x", "#ff9a3d", "#b86200", size=8.0, width=1.3),
     # zero point

@@ -186,6 +186,21 @@ function reliabilitySection() {
     el("div", { class: "issues" }, table(["issue", "", "rows", "", ""], rows, [2])));
 }
 
+// Below a small map, so that it hides nothing: scale bar, and north and east.
+function mapStrip(pixels) {
+  if (!T7.scale) return null;
+  const { arcsec, label } = Sky.roundLength(0.4 * pixels * T7.scale);
+  const arrows = [];
+  if (T7.north) {
+    for (const [name, [dx, dy]] of [[T7.north.names[0], T7.north.north], [T7.north.names[1], T7.north.east]]) {
+      arrows.push(svg("line", { x1: 20, y1: 20, x2: 20 + 11 * dx, y2: 20 - 11 * dy }),
+        svg("text", { x: 20 + 16 * dx, y: 23.5 - 16 * dy, "text-anchor": "middle" }, name));
+    }
+  }
+  return el("div", { class: "strip" }, el("div", { class: "length", style: `width:${100 * arcsec / (T7.scale * pixels)}%` }, label),
+    svg("svg", { viewBox: "0 -3 40 40", width: 40, height: 40, role: "img", "aria-label": "Compass" }, arrows));
+}
+
 function residualSection(maps) {
   if (!maps.maps) return null;
   const [n, ny, nx] = T7.maps.shape, step = T7.maps.step, per = T7.maps.per_sigma, none = -128;
@@ -202,9 +217,9 @@ function residualSection(maps) {
     return canvas;
   };
   const figures = Array.from({ length: n }, (_, k) => el("figure", {},
-    el("figcaption", {}, k ? [bandMark(T7.bands[k - 1]), T7.bands[k - 1].name, ` · scatter ${fixed(T7.maps.scatter[k - 1], 2)} σ`] : el("b", {}, "all bands")), paint(k)));
+    el("figcaption", {}, k ? [bandMark(T7.bands[k - 1]), T7.bands[k - 1].name, ` · scatter ${fixed(T7.maps.scatter[k - 1], 2)} σ`] : el("b", {}, "all bands")), paint(k), mapStrip(nx * step)));
   const stops = [0, 64, 128, 191, 255].map((i) => `rgb(${T7.signed[i].join(",")})`).join(",");
-  return section("residuals", "Residual maps", `Data − model, mean over blocks of ${step} × ${step} pixels in units of its own noise: 1 σ is what noise alone gives. Oriented as the sky above. Dark blue: no data.`,
+  return section("residuals", "Residual maps", `Data − model, mean over blocks of ${step} × ${step} pixels in units of its own noise: 1 σ is what noise alone gives. Dark blue: no data.`,
     el("p", { class: "about" }, "−5 σ", el("span", { class: "scale", style: `background:linear-gradient(90deg,${stops})` }), "+5 σ"), el("div", { class: "maps" }, figures));
 }
 

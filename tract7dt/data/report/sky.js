@@ -124,12 +124,15 @@ class Sky {
     else if (kind === 4) g.rect(u - size * 0.8, v - size * 0.8, 1.6 * size, 1.6 * size);
     else { const a = -0.7; g.moveTo(u + 1.25 * size * Math.cos(a), v + 1.25 * size * Math.sin(a)); g.ellipse(u, v, 1.25 * size, 0.75 * size, a, 0, 7); }
   }
-  #scaleBar(g, ratio) {
-    if (!T7.scale) return;
-    const most = 0.22 * this.canvas.width / this.view.zoom * T7.scale;
+  // The longest round angle of at most so many arcseconds.
+  static roundLength(most) {
     const lengths = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200];
     const arcsec = lengths.filter((l) => l <= most).pop() || 0.1;
-    const label = arcsec >= 3600 ? `${arcsec / 3600}°` : arcsec >= 60 ? `${arcsec / 60}′` : `${arcsec}″`;
+    return { arcsec, label: arcsec >= 3600 ? `${arcsec / 3600}°` : arcsec >= 60 ? `${arcsec / 60}′` : `${arcsec}″` };
+  }
+  #scaleBar(g, ratio) {
+    if (!T7.scale) return;
+    const { arcsec, label } = Sky.roundLength(0.22 * this.canvas.width / this.view.zoom * T7.scale);
     const length = arcsec / T7.scale * this.view.zoom, right = this.canvas.width - 14 * ratio, v = this.canvas.height - 16 * ratio;
     g.fillStyle = "#14171cb0"; // no source shines through the bar and the compass
     g.fillRect(right - Math.max(length, 40 * ratio) - 8 * ratio, v - 24 * ratio, Math.max(length, 40 * ratio) + 22 * ratio, 40 * ratio);
