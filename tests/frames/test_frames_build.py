@@ -30,7 +30,7 @@ def load(paths, configure, **sections):
 @pytest.fixture
 def small_chunks(monkeypatch) -> None:
     """Chunks of 7 rows, so that a 40-row image has several and a remainder."""
-    monkeypatch.setattr(build_module, "CHUNK_PIXELS", 7 * 60)
+    monkeypatch.setattr(build_module, "BLOCK_PIXELS", 7 * 60)
 
 
 def values(dtype: str) -> np.ndarray:
@@ -206,7 +206,16 @@ def test_white_stack_is_the_weighted_mean_of_what_is_finite(image, configure) ->
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_crop_and_preview(image, configure) -> None:
+def test_a_small_frame_keeps_its_pixels_in_the_preview(image, configure) -> None:
+    field, work = load([image("r", values("f4"))], configure, crop={"enabled": True, "margin": 9})
+    assert json.loads(work.field_manifest.read_text())["preview"]["step"] == 1
+    preview = np.load(work.frames / "white_full_preview.npy")
+    part = preview[field.crop.y0 : field.crop.y1, field.crop.x0 : field.crop.x1]
+    np.testing.assert_allclose(part, field.white, rtol=1e-6)
+
+
+def test_crop_and_preview(image, configure, monkeypatch) -> None:
+    monkeypatch.setattr(build_module, "MIN_PREVIEW_SIDE", 10)
     data = values("f4")
     data[12:20, 16:24] = np.nan
     crop = {"enabled": True, "margin": 9, "display_downsample": 4}
@@ -218,7 +227,10 @@ def test_crop_and_preview(image, configure) -> None:
     preview = np.load(work.frames / "white_full_preview.npy")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of an empty block is the point
-        expected = block_reduce(data.astype("f8") * SCALE, 4, np.nanmean)
+        # rows and columns that fill no block are the last one
+        sides = [-n % 4 for n in data.shape]
+        padded = np.pad(data.astype("f8") * SCALE, [(0, n) for n in sides], constant_values=np.nan)
+        expected = block_reduce(padded, 4, np.nanmean)
     np.testing.assert_allclose(preview, expected, rtol=1e-4, atol=1e-5)
     assert json.loads(work.field_manifest.read_text())["preview"]["step"] == 4
 
@@ -314,7 +326,8 @@ def test_the_real_field(shared: Path, tmp_path: Path, configure) -> None:
 @pytest.mark.parametrize("packing", ["plain", "gz", "memory"])
 def test_memory_stays_below_one_frame(tmp_path, configure, header, monkeypatch, packing) -> None:
     """Three frames of 7.2 MB, loaded, cropped and stacked with less than one of them in memory at a time."""
-    monkeypatch.setattr(build_module, "CHUNK_PIXELS", 1 << 15)
+    monkeypatch.setattr(build_module, "BLOCK_PIXELS", 1 << 15)
+    monkeypatch.setattr(build_module, "MIN_PREVIEW_SIDE", 100)
     monkeypatch.setattr(npy.row_chunks, "__defaults__", (1 << 15,))
     paths = []
     for band in "gri":

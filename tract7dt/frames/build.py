@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.wcs import WCS
+from numpy.typing import NDArray
 
 from tract7dt.errors import ProductError
 from tract7dt.frames.inspection import ImageInfo, working_box
@@ -20,8 +21,8 @@ from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_man
 from tract7dt.frames.stream import PixelReader
 from tract7dt.resources import worker_count
 from tract7dt.store import WorkDir, atomic_path, note_written, sha256_file, with_recording
-from tract7dt.store.npy import CHUNK_PIXELS, RowWriter, open_array, read_rows, row_chunks, write_array
-from tract7dt.types import F4, Bool, Box, Field
+from tract7dt.store.npy import RowWriter, open_array, read_rows, row_chunks, write_array
+from tract7dt.types import F4, F8, Bool, Box, Field
 
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 #: Longest side of the preview of the full frame; a finer one would only cost memory.
 MAX_PREVIEW_SIDE = 3000
+#: A frame whose preview would be smaller is averaged less than ``crop.display_downsample`` says.
+MIN_PREVIEW_SIDE = 700
+#: Pixels that are converted at a time: the arrays of so many stay in a core's own cache.
+BLOCK_PIXELS = 1 << 17
 #: More threads than this gain nothing: reading is bound by the disk or by one decompressor a file.
 MAX_AUTO_WORKERS = 4
 #: No field has more saturated pixels than this share; with a SATURATE below the sky all are.
@@ -160,32 +165,39 @@ class _Preview:
 
     @classmethod
     def of(cls, shape: tuple[int, int], step: int) -> _Preview:
+        step = min(step, max(1, max(shape) // MIN_PREVIEW_SIDE))
         step = max(step, math.ceil(max(shape) / MAX_PREVIEW_SIDE))
         blocks = (math.ceil(shape[0] / step), math.ceil(shape[1] / step))
         return cls(step, np.zeros(blocks, np.float32), np.zeros(blocks, np.float32), Lock())
 
-    def add(self, y0: int, rows: F4, weight: float) -> None:
-        """Add ``rows`` (n, nx) that start at row ``y0`` of the full frame."""
-        finite = np.isfinite(rows)
-        block_y = (y0 + np.arange(len(rows))) // self.step
-        first, starts = np.unique(block_y, return_index=True)
-        ends = [*starts[1:], len(rows)]
-        columns = np.arange(0, rows.shape[1], self.step)
-
-        def block_sums(values: F4) -> F4:
-            # Rows first: adding whole rows is much faster than reduceat along them.
-            by_row = np.stack([values[a:b].sum(axis=0, dtype=np.float32) for a, b in zip(starts, ends)])
-            return np.add.reduceat(by_row, columns, axis=1, dtype=np.float64).astype(np.float32)
-
-        if finite.all():  # nearly always, and nothing is to be counted then
-            total = block_sums(rows)
-            width = np.diff([*columns, rows.shape[1]])
-            count = np.outer(np.subtract(ends, starts), width).astype(np.float32)
+    def add(self, y0: int, rows: F4, finite: Bool | None, weight: float) -> None:
+        """Add ``rows`` (n, nx) that start at row ``y0`` of the full frame; None: all of them are finite."""
+        edges = np.array([y0, *range((y0 // self.step + 1) * self.step, y0 + len(rows), self.step)]) - y0
+        width = np.diff([*range(0, rows.shape[1], self.step), rows.shape[1]])
+        if finite is None:
+            total = self._sums(rows, edges)
+            count = np.outer(np.diff([*edges, len(rows)]), width).astype(np.float32)
         else:
-            total, count = block_sums(np.where(finite, rows, np.float32(0))), block_sums(finite)
+            total = self._sums(np.where(finite, rows, np.float32(0)), edges)
+            count = self._sums(finite.astype(np.float32), edges)
+        blocks = slice(y0 // self.step, y0 // self.step + len(edges))
         with self.lock:
-            self.total[first[0] : first[-1] + 1] += weight * total
-            self.weight[first[0] : first[-1] + 1] += weight * count
+            self.total[blocks] += np.float32(weight) * total
+            self.weight[blocks] += np.float32(weight) * count
+
+    def _sums(self, values: F4, edges: NDArray[np.int64]) -> F4:
+        """Sums over blocks: rows that begin at ``edges``, ``step`` columns each, fewer at the end."""
+        # Rows first, and columns by strides: faster than reduceat.
+        by_row = np.empty((len(edges), values.shape[1]), np.float32)
+        for sums_of_rows, low, high in zip(by_row, edges, [*edges[1:], len(values)]):
+            np.add.reduce(values[low:high], axis=0, out=sums_of_rows)
+        whole = values.shape[1] // self.step * self.step
+        sums = np.zeros((len(edges), -(-values.shape[1] // self.step)), np.float32)
+        for first in range(self.step):
+            sums[:, : whole // self.step] += by_row[:, first : whole : self.step]
+            last = by_row[:, whole + first : whole + first + 1]
+            sums[:, -1:] += last if last.size else np.float32(0)
+        return sums
 
     def mean(self) -> F4:
         """White stack by blocks, NaN where no band is finite."""
@@ -209,10 +221,9 @@ class _Seen:
         ny, nx = shape
         return cls(math.ceil(ny / max(_SCATTER_PIXELS // nx, 5)))
 
-    def add(self, y0: int, rows: F4, saturation: float | None) -> None:
-        """Add ``rows`` (n, nx) that start at row ``y0`` of the frame."""
-        finite = np.isfinite(rows)
-        values = rows.ravel() if finite.all() else rows[finite]
+    def add(self, y0: int, rows: F4, finite: Bool | None, saturation: float | None) -> None:
+        """Add ``rows`` (n, nx) that start at row ``y0`` of the frame; None: all of them are finite."""
+        values = rows if finite is None else rows[finite]
         self.finite += values.size
         if values.size:
             self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
@@ -280,16 +291,20 @@ def _write_frame(
         atomic_path(work.frame(image.band)) as temporary,
         RowWriter(temporary, box.shape, "<f4", digest=True) as writer,
     ):
-        for y0, values in reader.rows(CHUNK_PIXELS):
+        for y0, values in reader.rows(BLOCK_PIXELS):
             values *= entry.scale
             with np.errstate(over="ignore"):
                 rows = values.astype(np.float32)
-            rows[~np.isfinite(rows)] = np.nan
-            preview.add(y0, rows, entry.sky_sigma**-2)
+            finite = np.isfinite(rows)
+            whole = bool(finite.all())  # nearly always
+            if not whole:
+                rows[~finite] = np.nan
+            preview.add(y0, rows, None if whole else finite, entry.sky_sigma**-2)
             lo, hi = max(y0, box.y0), min(y0 + len(rows), box.y1)
             if lo < hi:
-                inside = rows[lo - y0 : hi - y0, box.x0 : box.x1]
-                seen.add(lo - box.y0, inside, entry.saturation)
+                part = slice(lo - y0, hi - y0), slice(box.x0, box.x1)
+                inside = rows[part]
+                seen.add(lo - box.y0, inside, None if whole else finite[part], entry.saturation)
                 writer.write(lo - box.y0, inside)
     pixels_sha256 = writer.sha256()
     note_written(work.frame(image.band), pixels_sha256)
@@ -315,24 +330,30 @@ def _write_white(
         def stack(rows: tuple[int, int]) -> None:
             y0, y1 = rows
             total = np.zeros((y1 - y0, shape[1]))
-            weight = np.zeros_like(total)
+            weight: F8 | float = 0.0  # one number while every band is finite everywhere
             for frame, band_weight in zip(frames, weights):
                 data = read_rows(frame, y0, y1)
-                finite: Bool | Literal[True] = np.isfinite(data)
-                if np.all(finite):
-                    finite = True  # twice as fast
-                np.add(total, data * band_weight, out=total, where=finite)
-                np.add(weight, band_weight, out=weight, where=finite)
+                finite = np.isfinite(data)
+                data *= np.float32(band_weight)
+                if finite.all():
+                    total += data
+                    weight += band_weight
+                else:
+                    weight = np.broadcast_to(weight, total.shape).copy()
+                    np.add(total, data, out=total, where=finite)
+                    np.add(weight, band_weight, out=weight, where=finite)
+            weight = np.broadcast_to(weight, total.shape)
             with np.errstate(invalid="ignore", divide="ignore"):
                 white.write(y0, total / weight)  # 0 / 0: NaN
                 sigma.write(y0, 1.0 / np.sqrt(weight))  # 1 / 0: inf
 
-        list(pool.map(stack, row_chunks(*shape)))
+        list(pool.map(stack, row_chunks(*shape, BLOCK_PIXELS)))
     # The rows came in any order, so that the files are read again: two, however many bands there are.
-    digests = sha256_file(targets[0]), sha256_file(targets[1])
-    for target, digest in zip(targets, digests):
-        note_written(target, digest)
-    return digests
+    with ThreadPoolExecutor(len(targets)) as pool:
+        white_digest, sigma_digest = pool.map(sha256_file, targets)
+    note_written(targets[0], white_digest)
+    note_written(targets[1], sigma_digest)
+    return white_digest, sigma_digest
 
 
 def _write_preview(preview: _Preview, work: WorkDir) -> None:

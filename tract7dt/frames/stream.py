@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import shutil
 import tempfile
 import zlib
@@ -33,6 +34,8 @@ __all__ = ["ImageHeader", "PixelReader", "read_header"]
 
 #: Stands for the value of a header card that cannot be read.
 UNREADABLE = "(a card that is no FITS)"
+#: Bytes that the system is asked to have ready, so that the disk works while a chunk is converted.
+_AHEAD = 16 << 20
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 #: What a broken file or connection raises, astropy included where a header is not what it says it is.
 _READ_ERRORS = (
@@ -173,21 +176,40 @@ def _image_shape(header: fits.Header, path: str) -> tuple[int, int]:
     return sizes[1], sizes[0]
 
 
+def _fill(stream: Any, buffer: memoryview) -> int:
+    """Read until ``buffer`` is full or the stream ends; the number of bytes read."""
+    got = 0
+    while got < len(buffer):
+        n = stream.readinto(buffer[got:])
+        if not n:
+            break
+        got += n
+    return got
+
+
 class _HashingReader(io.RawIOBase):
-    """Raw stream that hashes what is read from it."""
+    """Raw stream that hashes what is read from it, and lets the system fetch what comes next meanwhile."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+        self._stream: Any = stream
+        self._place, self._fetched = 0, 0
         self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self.digest.update(data)
-        return len(data)
+        n: int = self._stream.readinto(buffer)
+        self._place += n
+        if self._place + _AHEAD // 2 > self._fetched:
+            self._fetch()
+        self.digest.update(memoryview(buffer)[:n])
+        return n
+
+    def _fetch(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # not every system and file has it
+            os.posix_fadvise(self._stream.fileno(), self._place, _AHEAD, os.POSIX_FADV_WILLNEED)
+        self._fetched = self._place + _AHEAD
 
 
 class PixelReader:
@@ -234,22 +256,22 @@ class PixelReader:
         with file.open("rb") as raw:
             zipped = _is_gzip(raw)
             hashing = _HashingReader(raw)
-            source = io.BufferedReader(hashing, 1 << 20)
+            # a plain file is read by whole chunks, past the buffer
+            source = io.BufferedReader(hashing, 1 << 20 if zipped else io.DEFAULT_BUFFER_SIZE)
             stream: Any = gzip.GzipFile(fileobj=source) if zipped else source
             fits.Header.fromfile(stream)
             if image.header is not image.primary:
                 fits.Header.fromfile(stream)
             ny, nx = image.shape
             dtype = np.dtype(_DTYPES[int(image.header["BITPIX"])])
+            buffer = np.empty((min(step, ny), nx), dtype)
             for y0 in range(0, ny, step):
-                n = min(step, ny - y0)
-                size = n * nx * dtype.itemsize
-                data = stream.read(size)
-                if len(data) < size:
+                chunk = buffer[: ny - y0]
+                if _fill(stream, chunk.view(np.uint8).reshape(-1).data) < chunk.nbytes:
                     raise InputError(
                         f"{self._path}: truncated, expected {ny} rows of pixels, found {y0} and a bit"
                     )
-                yield y0, _physical(np.frombuffer(data, dtype).reshape(n, nx), image.header)
+                yield y0, _physical(chunk, image.header)
             # The rest belongs to the digest, and shows whether a gzip file is whole.
             for tail in (stream, source):
                 while tail.read(1 << 20):
