@@ -269,9 +269,11 @@ def read_bright_mask(path: str | Path) -> U1:
         with fits.open(path, memmap=False) as hdus:
             data = hdus[0].data
     except FileNotFoundError:
-        raise ProductError(f"{path}: missing; run bright_mask first") from None
+        raise ProductError(f"{path}: missing; tract7dt run makes it") from None
     except (OSError, ValueError, TypeError) as error:
-        raise ProductError(f"{path}: damaged ({error}); run bright_mask again") from error
+        raise ProductError(
+            f"{path}: damaged ({error}); tract7dt run --refresh bright_mask makes it again"
+        ) from error
     if data is None or data.ndim != 2 or data.dtype != np.uint8:
         raise ProductError(f"{path}: expected a uint8 image, found {None if data is None else data.dtype}")
     return np.ascontiguousarray(data)

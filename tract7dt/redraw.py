@@ -101,7 +101,9 @@ def _epsf(settings: Settings, made: Ref, field: Ref, band: str, **_: Ref) -> Non
             for tag, entry in cells.items()
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProductError(f"{manifest}: damaged ({error!r}); run the ePSF stage again") from error
+        raise ProductError(
+            f"{manifest}: damaged ({error!r}); tract7dt run --refresh build_epsf makes it again"
+        ) from error
     drawn = _Band(psf.read_band(manifest), meta)
     qa.draw_epsf_band(settings, WorkDir.of(settings), opened, drawn)
 

@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -31,24 +33,103 @@ def errors() -> ModuleType:
 
 def test_every_message_of_the_code_has_a_cause_and_a_cure(errors: ModuleType) -> None:
     found = errors.messages()
-    assert len(found) > 200
+    assert len(found) > 400
     page = errors.page()
     assert (DOCS / "errors.md").read_text(encoding="utf-8") == page, (
         "python docs/make_errors.py > docs/errors.md"
     )
-    for module, name, text in found:
-        heading, cause, cure = errors.area(module)
-        assert f"## {heading}" in page
-        assert cause in page
-        assert cure in page
-        assert f"| `{errors._cell(' '.join(text.split()))}` | {name} |" in page, (module, text)
+    causes = errors.read_causes()
+    texts = errors.by_heading()
+    for module, _, text in found:
+        heading, _ = errors.area(module)
+        shown = errors.shown(text)
+        why = causes[heading, shown]
+        assert why.cause
+        assert why.cure
+        row = " | ".join(errors._cell(t) for t in (f"`{shown}`", texts[heading][shown], why.cause, why.cure))
+        assert f"## {heading}\n" in page
+        assert f"\n| {row} |\n" in page, (module, text)
 
 
 def test_messages_are_read_from_all_forms_that_the_code_uses(errors: ModuleType) -> None:
     texts = {text for _, _, text in errors.messages()}
     assert "inputs.gaiaxp_synphot_csv is not set; it is needed for Gaia stars and the zero point" in texts
-    assert "…: missing; run load_inputs first" in texts
+    assert "…: missing; tract7dt run makes it" in texts
     assert "the images cannot be used: …" in texts, "a joined list"
+    assert "must be odd" in texts, "a validator's ValueError"
+    assert "… = …: expected …" in texts, "appended to a list of problems"
+    assert "… differs by … …, allowed …" in texts, "a list of problems in one go"
+    assert "… given; must be … … (…)" in texts, "a problem by its key"
+    assert "holds a slash" in texts, "returned by a function that tells a problem"
+    assert "…: no such bucket…; create it first, or correct the name" in texts, "made here, raised elsewhere"
+
+
+def test_no_module_tells_a_list_of_problems_that_is_not_read(errors: ModuleType) -> None:
+    for path in errors._modules():
+        if re.search(r"\bproblems(\.append\(f?\"| \+?= \[\s*f?\")", path.read_text(encoding="utf-8")):
+            module = path.relative_to(ROOT).as_posix()
+            assert errors._longest(errors.PARTS, module), f"{module}: which error? Say it in PARTS"
+
+
+def test_messages_without_an_entry_and_entries_without_a_message_are_named(errors: ModuleType) -> None:
+    causes = errors.read_causes()
+    errors.check(causes)
+    gone, stays = list(causes)[:2]
+    stale = ("Images", "…: a message that the code does not have")
+    changed = {key: why for key, why in causes.items() if key != gone} | {stale: causes[stays]}
+    with pytest.raises(errors.IncompleteCausesError) as told:
+        errors.check(changed)
+    assert f"no entry: {': '.join(gone)}" in str(told.value)
+    assert f"no such message: {': '.join(stale)}" in str(told.value)
+    assert ": ".join(stays) not in str(told.value)
+
+
+def test_an_entry_without_a_cure_and_one_that_comes_twice_are_named(
+    errors: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "causes.yaml"
+    entries = [{"messages": ["a", "b"], "cause": "It rains."}, {"messages": ["a"], "cause": "c", "cure": "d"}]
+    path.write_text(yaml.safe_dump({"Weather": entries}))
+    with pytest.raises(errors.IncompleteCausesError) as told:
+        errors.read_causes(path)
+    for line in ("no cause or no cure: Weather: a", "no cause or no cure: Weather: b", "twice: Weather: a"):
+        assert line in str(told.value)
+
+
+def test_cures_name_keys_commands_options_and_variables_that_there_are(errors: ModuleType) -> None:
+    from typer.main import get_command
+
+    from flows.cli import app
+    from flows.parameters import Stage
+    from tract7dt.settings import describe, key_table
+
+    def below(command: Any) -> Iterator[Any]:
+        yield command
+        for inner in getattr(command, "commands", {}).values():
+            yield from below(inner)
+
+    commands = list(below(get_command(app)))
+    names = {command.name for command in commands}
+    options = {"--help"} | {opt for command in commands for each in command.params for opt in each.opts}
+    code = "".join(
+        p.read_text("utf-8") for root in ("tract7dt", "flows") for p in (ROOT / root).rglob("*.py")
+    )
+    sections = "|".join(section.path for section in describe())
+    keys = set(key_table()) | {"checks.wcs_tolerance"}  # a section within one
+    for (heading, message), why in errors.read_causes().items():
+        text = f"{why.cause} {why.cure}"
+        for span in re.findall(r"`([^`]+)`", text):
+            for key in re.findall(rf"(?:^|\s|')((?:{sections})\.[a-z_.]+)", span):
+                assert key in keys or key.endswith((".fits", ".json")), (heading, message, key)
+            for name in re.findall(r"tract7dt ((?:results )?[a-z-]+)", span):
+                assert set(name.split()) <= names, (heading, message, name)
+            if not span.startswith(("pip", "python", "prefect", "iconv", "ls", "head")):
+                for option in re.findall(r"(?:^|\s)(--?[a-z][a-z-]*)", span):
+                    assert option in options, (heading, message, option)
+            for stage in re.findall(r"--refresh (\w+)", span):
+                assert stage in (*get_args(Stage), "STAGE"), (heading, message, stage)
+        for name in re.findall(r"\b(?:TRACT7DT|AWS|PREFECT)_[A-Z_]+", text):
+            assert name in code, (heading, message, name)
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

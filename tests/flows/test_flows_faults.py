@@ -139,7 +139,7 @@ class Field:
         return dict(json.loads((self.work / "run_summary.json").read_text()))
 
     def finished(self) -> list[str]:
-        return sorted(path.parent.name for path in self.work.glob("**/meta.json"))
+        return sorted(path.parent.name for path in self.work.glob("outputs/*/meta.json"))
 
 
 @pytest.fixture(scope="module")

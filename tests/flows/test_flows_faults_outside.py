@@ -37,7 +37,9 @@ def test_a_store_that_is_slow_delays_the_run_and_nothing_else(
 ) -> None:
     bucket = s3.bucket("faults")
     proxy.fault = lambda method, path: 0.5
-    ran = served("run", "--config", _published(served, proxy), "--night", "2026-11-20", env=_aws())
+    ran = served(
+        "run", "--config", _published(served, proxy), "--night", "2026-11-01", env=_aws()
+    )  # before those of the others
     assert ran.code == 0, ran.err
     assert any(method == "PUT" for method, _ in proxy.requests)
     run_id = ran.summary["run_id"]

@@ -57,7 +57,9 @@ def weights(
     wrong = [f"sky_sigma[{i}] = {v}" for i, v in enumerate(sigma) if not (np.isfinite(v) and v > 0)]
     if noise_model == "total":
         wrong += [f"gain[{i}] = {v}" for i, v in enumerate(gain) if not (np.isfinite(v) and v > 0)]
-    if wrong or sigma.shape != data.shape[:1] or gain.shape != data.shape[:1]:
+    n_bands, counts = data.shape[:1], (sigma.shape, gain.shape)
+    wrong += [f"{n} of shape {c}" for n, c in zip(("sky_sigma", "gain"), counts) if c != n_bands]
+    if wrong:
         raise PatchError(
             f"weights: one positive sky_sigma and gain per band expected, found {', '.join(wrong)}"
         )

@@ -132,9 +132,11 @@ def open_field(manifest: str | Path) -> Field:
             zp_ref=float(content["zp_ref"]),
         )
     except FileNotFoundError:
-        raise ProductError(f"{path}: missing; run load_inputs first") from None
+        raise ProductError(f"{path}: missing; tract7dt run makes it") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ProductError(f"{path}: damaged ({error!r}); run load_inputs again") from error
+        raise ProductError(
+            f"{path}: damaged ({error!r}); tract7dt run --refresh load_inputs makes it again"
+        ) from error
 
 
 def _frame(folder: Path, entry: dict[str, Any], shape: tuple[int, int]) -> Frame:

@@ -98,8 +98,12 @@ def open_mask(manifest: str | Path, band: str) -> U1:
         bands = content["bands"]
         if band not in bands:
             raise ProductError(f"{path}: no mask of band {band!r}, only of {', '.join(bands)}")
-        return open_array(path.parent / bands[band]["file"], (int(ny), int(nx)), np.uint8)
+        return open_array(
+            path.parent / bands[band]["file"], (int(ny), int(nx)), np.uint8, "compose_final_masks"
+        )
     except FileNotFoundError:
-        raise ProductError(f"{path}: missing; run compose_final_masks first") from None
+        raise ProductError(f"{path}: missing; tract7dt run makes it") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ProductError(f"{path}: damaged ({error!r}); run compose_final_masks again") from error
+        raise ProductError(
+            f"{path}: damaged ({error!r}); tract7dt run --refresh compose_final_masks makes it again"
+        ) from error

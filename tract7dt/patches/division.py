@@ -131,7 +131,7 @@ def read_patches(path: str | os.PathLike[str]) -> list[Patch]:
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ProductError(f"{path} is missing: build the patches first") from None
+        raise ProductError(f"{path} is missing; tract7dt build-patches makes it") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ProductError(f"{path} cannot be read: {error}") from error
     if not isinstance(rows, list):

@@ -206,7 +206,8 @@ def _checked(manifest: Path, tag: str, entry: Mapping[str, Any], what: str) -> b
     data = path.read_bytes()
     if sha256_bytes(data) != entry.get(f"{what}_sha256"):
         raise ProductError(
-            f"{path} differs from the digest in {manifest} (cell {tag}); run the ePSF stage again"
+            f"{path} differs from the digest in {manifest} (cell {tag}); "
+            "tract7dt run --refresh build_epsf makes it again"
         )
     return data
 
@@ -227,7 +228,7 @@ def _read_stamp(data: bytes, path: Path) -> NDArray[np.float32]:
 
 def _read_json(data: bytes | None, path: Path) -> dict[str, Any]:
     if data is None:
-        raise ProductError(f"{path} is missing; run the ePSF stage first")
+        raise ProductError(f"{path} is missing; tract7dt run-epsf makes it")
     try:
         record = json.loads(data)
     except ValueError as error:

@@ -104,7 +104,9 @@ def _stamp(entry: Mapping[str, Any], manifest: Path) -> F4:
         raise ProductError(f"{path} is missing; {manifest} names it")
     data = path.read_bytes()
     if sha256_bytes(data) != entry.get("stamp_sha256"):
-        raise ProductError(f"{path} differs from the digest in {manifest}; run the ePSF stage again")
+        raise ProductError(
+            f"{path} differs from the digest in {manifest}; tract7dt run --refresh build_epsf makes it again"
+        )
     try:
         stamp = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

@@ -46,7 +46,7 @@ def read_sources(path: str | Path) -> Sources:
         table = pq.read_table(path)
         has_id = bool(json.loads((table.schema.metadata or {})[_KEY])["has_id"])
     except FileNotFoundError:
-        raise ProductError(f"{path}: missing; run load_inputs first") from None
+        raise ProductError(f"{path}: missing; tract7dt run makes it") from None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise ProductError(f"{path}: not a base catalogue of this pipeline ({error!r})") from error
     return Sources(table.to_pandas(), has_id)

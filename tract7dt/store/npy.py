@@ -120,8 +120,10 @@ def read_rows(array: Any, y0: int, y1: int) -> NDArray[Any]:
     return np.array(array[y0:y1])
 
 
-def open_array(path: Path, shape: tuple[int, int], dtype: DTypeLike) -> NDArray[Any]:
-    """Read-only memory map of a .npy file.
+def open_array(
+    path: Path, shape: tuple[int, int], dtype: DTypeLike, stage: str = "load_inputs"
+) -> NDArray[Any]:
+    """Read-only memory map of a .npy file; ``stage`` is the one that writes it, for messages.
 
     Raises
     ------
@@ -131,9 +133,11 @@ def open_array(path: Path, shape: tuple[int, int], dtype: DTypeLike) -> NDArray[
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise ProductError(f"{path}: missing; run load_inputs again") from None
+        raise ProductError(f"{path}: missing; tract7dt run --refresh {stage} makes it again") from None
     except (OSError, ValueError, EOFError) as error:
-        raise ProductError(f"{path}: damaged ({error}); run load_inputs again") from error
+        raise ProductError(
+            f"{path}: damaged ({error}); tract7dt run --refresh {stage} makes it again"
+        ) from error
     if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
         raise ProductError(
             f"{path}: expected {np.dtype(dtype)} of shape {tuple(shape)}, found {array.dtype} {array.shape}"
