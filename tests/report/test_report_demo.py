@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs.utils import proj_plane_pixel_scales
 from report_runs import console_errors, opened, requests, until
 from test_report_browser import click_at, keep
 
@@ -64,3 +69,33 @@ def test_zoom_click_cutout_and_spectrum(browser: Any, work: WorkDir) -> None:
     assert requests(browser) == {work.report.as_uri(), work.cutout(row["patch_tag"], row["ID"]).as_uri()}
     assert console_errors(browser) == []
     keep(browser, "report_demo")
+
+
+def test_residual_maps_bear_a_scale_bar_and_north(browser: Any, work: WorkDir) -> None:
+    """The bar is as long as its label says; north is where the WCS of the frame has it."""
+    opened(browser, work.report)
+    browser.execute_script("document.getElementById('residuals').scrollIntoView({behavior: 'instant'})")
+    until(browser, "document.querySelectorAll('.maps figure').length")
+    found = browser.execute_script(
+        "const wide = (node) => node.getBoundingClientRect().width;"
+        "const part = (figure, name) => figure.querySelector(name);"
+        "return [...document.querySelectorAll('.maps figure')].map((figure) => ["
+        " part(figure, '.length').textContent, wide(part(figure, '.length')) / wide(part(figure, 'canvas')),"
+        " part(figure, '.strip svg').textContent,"
+        " ['x1', 'y1', 'x2', 'y2'].map((name) => Number(part(figure, 'line').getAttribute(name)))])"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        header = fits.getheader(work.wcs)
+        wcs, nx, ny = WCS(header), header["IMAGEW"], header["IMAGEH"]
+    scale = proj_plane_pixel_scales(wcs)[0] * 3600
+    here = wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
+    x, y = wcs.world_to_pixel(here.directional_offset_by(0, 10 * u.arcsec))
+    north = np.array([x - (nx - 1) / 2, y - (ny - 1) / 2]) / np.hypot(x - (nx - 1) / 2, y - (ny - 1) / 2)
+    assert len(found) == 11
+    for label, share, names, (x1, y1, x2, y2) in found:
+        arcsec = float(label[:-1]) * {"″": 1, "′": 60}[label[-1]]
+        assert share * nx * scale == pytest.approx(arcsec, rel=0.06)  # the map ends with a whole block
+        assert sorted(names) == ["E", "N"]
+        drawn = np.array([x2 - x1, y1 - y2]) / np.hypot(x2 - x1, y2 - y1)
+        np.testing.assert_allclose(drawn, north, atol=0.02)
