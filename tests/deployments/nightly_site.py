@@ -133,6 +133,11 @@ class Site:
         }
         return list(self.post("/flow_runs/filter", asked))
 
+    def latest(self, field: str) -> dict[str, Any]:
+        """The record of the last night's run of a field."""
+        records = sorted((self.folder / "data" / field / "runs").glob("*/run_summary.json"))
+        return dict(json.loads(records[-1].read_text()))
+
     def wait_for_run(
         self, field: str, said: Callable[[dict[str, Any]], bool], seconds: float = 420.0
     ) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import chromium
 from nightly_site import Site
+from ui_pages import artifacts, run_and_watch, wait_for_text
 
 from tract7dt.nights import evening_before, nights_before
 
@@ -24,7 +25,7 @@ def _state(run: dict[str, Any]) -> tuple[str, str]:
     return run["state"]["type"], run["state"]["name"]
 
 
-def test_two_fields_by_the_schedule_and_one_that_is_broken(site: Site) -> None:
+def test_two_fields_by_the_schedule_and_one_that_is_broken(site: Site, tmp_path: Path) -> None:
     good = site.add("SIM6", 6, MINUTE)
     broken = site.add("SIM7", 7, MINUTE)
     (broken / "image_list.txt").write_text("images/not_there.fits\n")
@@ -41,6 +42,8 @@ def test_two_fields_by_the_schedule_and_one_that_is_broken(site: Site) -> None:
     skipped = site.wait_for_run("SIM6", lambda run: _state(run) == ("COMPLETED", "Skipped"))
     assert f"no new images since run {done['id'][:8]}" in skipped["state"]["message"]
     assert {run["state"]["type"] for run in site.runs("SIM6")} <= {"COMPLETED", "RUNNING", "PENDING"}
+
+    _rerun_from_the_ui(site, tmp_path)
 
     # A field is one file: added, changed to nonsense, gone.
     late = site.add("SIM8", 8, None)
@@ -69,48 +72,45 @@ def test_two_fields_by_the_schedule_and_one_that_is_broken(site: Site) -> None:
     site.wait_for_run("SIM8", lambda run: _state(run) == ("COMPLETED", "Completed"))
     assert waiting["id"] in {run["id"] for run in site.runs("SIM8") if _state(run)[0] == "COMPLETED"}
 
-    _screenshots(site)
     assert site.stop() == 0
     assert "Traceback" not in site.log.split("worker started")[0]
 
 
-def _screenshots(site: Site) -> None:
-    """Pictures of the UI to be looked at, where TRACT7DT_SCREENSHOTS names a folder for them."""
-    folder, chromium, driver = (
-        os.environ.get("TRACT7DT_SCREENSHOTS"),
-        shutil.which("chromium"),
-        shutil.which("chromedriver"),
-    )
-    if not (folder and chromium and driver):
-        return
-    from selenium import webdriver
+def _rerun_from_the_ui(site: Site, folder: Path) -> None:
+    """An observer's morning on this site: a rerun with another clipping, asked for in the form, and a failure."""
+    pictures = Path(os.environ.get("TRACT7DT_SCREENSHOTS") or folder / "screenshots")
+    pictures.mkdir(parents=True, exist_ok=True)
+    with chromium(folder / "profile", (1400, 1500)) as browser:
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--no-proxy-server",
-        "--window-size=1400,1300",
-    ):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    keys = {a["key"]: a["id"] for a in site.post("/artifacts/filter", {"limit": 200}) if a["key"]}
-    pages = {"runs": "/runs", "deployments": "/deployments"}
-    pages |= {
-        name: f"/artifacts/artifact/{keys[f'sim6-{name}']}"
-        for name in ("overlay", "zero-point-plots", "epsf", "results")
-        if f"sim6-{name}" in keys
-    }
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    try:
+        def shoot(name: str) -> None:
+            assert browser.save_screenshot(str(pictures / f"{name}.png"))
+
+        before = site.latest("SIM6")
+        deployment = site.post("/deployments/filter", {"deployments": {"name": {"any_": ["SIM6"]}}})[0]["id"]
+        overrides = '{"zp.clip_sigma": 2.6}'
+        again = run_and_watch(
+            browser, site, shoot, "night-rerun", overrides, field="SIM6", deployment=deployment
+        )
+        after = site.latest("SIM6")
+        assert (after["run_id"], after["parameters"]["night"]) == (again, before["parameters"]["night"])
+        assert [entry["name"] for entry in after["stages"] if entry["status"] == "done"] == ["compute_zp"]
+        assert before["run_id"] != again
+        keys = artifacts(site, again)
+        browser.get(f"{site.ui}/artifacts/artifact/{keys['sim6-summary']}")
+        wait_for_text(browser, ": done", f"reused from {before['run_id'][:8]}", "zp.clip_sigma")
+        shoot("night-rerun-summary")
+
+        failed = next(run for run in site.runs("SIM7") if run["state"]["type"] == "FAILED")
+        browser.get(f"{site.ui}/runs/flow-run/{failed['id']}")
+        wait_for_text(browser, "Failed", "not_there.fits: no such file")
+        shoot("night-broken")
+        pages = {"runs": "/runs", "deployments": "/deployments"}
+        for name in ("overlay", "zero-point-plots", "epsf", "results"):
+            pages[name] = f"/artifacts/artifact/{keys[f'sim6-{name}']}"
         for name, page in pages.items():
             browser.get(site.ui + page)
             time.sleep(4)
-            browser.save_screenshot(str(Path(folder) / f"night-{name}.png"))
-    finally:
-        browser.quit()
+            shoot(f"night-{name}")
 
 
 def test_a_night_that_was_missed_is_caught_up_once(site: Site) -> None:
