@@ -79,7 +79,9 @@ def run_flow(given: Given, command: str, debug: bool) -> None:
     """Run the whole pipeline as a flow, on the configured Prefect server or on one of the run's own."""
     with _prepared(given, command, debug) as run, contextlib.ExitStack() as stack:
         from flows import server
+        from flows.pool import started_early
         from flows.runners import check_runner
+        from tract7dt.store import WorkDir
 
         check_runner(run.settings)
         asked = stack.enter_context(contextlib.closing(server.ConfiguredUrl()))
@@ -87,6 +89,9 @@ def run_flow(given: Given, command: str, debug: bool) -> None:
         if asked.is_nowhere:  # it loads while the inputs are looked at, and does nothing if they are wrong
             stack.enter_context(own.running(held=True))
         _check_inputs(run.settings)
+        if not WorkDir.of(run.settings).field_manifest.exists():
+            # A first run is sure to need its workers: they import the library while server and Prefect load.
+            stack.enter_context(started_early(run.settings))
         os.environ.update(server.quiet_environment())
         url = asked.url()
         if url:

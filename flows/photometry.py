@@ -203,7 +203,8 @@ class _Run:
             note_plans(entry, [plan])
             if self._pool and not plan.hit and name == "load_inputs":
                 # New images are new ePSFs: workers can import the library while the images are read.
-                self._pool.start(n_workers(self._settings, "patches"))
+                settings = self._settings
+                self._pool.start(n_workers(settings, "patches"), n_workers(settings, "bands"))
             return under(self._settings, task, plan, again)(self._settings, *refs)
 
     def _epsf(self, field: Ref, sources: Ref) -> list[Ref]:

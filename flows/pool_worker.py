@@ -17,6 +17,7 @@ import queue
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -75,11 +76,13 @@ def main() -> None:
         settings = _settings(hello)
         importlib.import_module("tract7dt.stages")
         if hello["kernels"]:
-            _load_kernels(settings)
+            _load_kernels()
     except (ImportError, MemoryError, OSError, RuntimeError) as error:
         answers.send({"error": message_of(error, "a worker")})
         os._exit(1)
     answers.send({"ready": os.getpid()})
+    if hello["epsf"]:
+        _load_epsf()
     while True:
         answers.send(_answer(settings, requests.get(), answers))
 
@@ -147,18 +150,24 @@ def _settings(hello: Mapping[str, Any]) -> Settings:
     return Settings.model_validate(hello["settings"]).with_base_dir(Path(hello["base_dir"]))
 
 
-def _load_kernels(settings: Settings) -> None:
+def _load_kernels() -> None:
     """Load the compiled kernels; one worker at a time, since on a new machine the first has to compile them."""
     from tract7dt.fit.warm import warm_up
-    from tract7dt.progress import progress_folder
 
-    folder = progress_folder(settings.outputs.work_dir)
-    if not folder.is_dir():
+    path = Path(tempfile.gettempdir()) / f"tract7dt-kernels-{os.getuid()}.lock"
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # somebody else's file, or no room: each worker compiles then
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         warm_up()
-        return
-    with (folder / "kernels.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        warm_up()
+
+
+def _load_epsf() -> None:
+    """Import what the first ePSF would wait for: most of a worker's start, and of no use to one that only fits."""
+    with contextlib.suppress(ImportError):  # the stage that misses it says so
+        for name in ("photutils.psf", "tract7dt.psf.build", "tract7dt.qa.draw"):
+            importlib.import_module(name)
 
 
 # --- work ----------------------------------------------------------------------------------------------

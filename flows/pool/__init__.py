@@ -7,10 +7,11 @@ dies (killed, out of memory, a crash of compiled code) costs what it was at, no 
 
 ``with pool_for(settings) as pool`` around the stages of a run makes the pool known to the subflows through
 :func:`current`; it is None where tasks run in this process or on a cluster. Nothing is started before the first
-:meth:`WorkerPool.call`, :meth:`WorkerPool.fit` or :meth:`WorkerPool.start`.
+:meth:`WorkerPool.call`, :meth:`WorkerPool.fit` or :meth:`WorkerPool.start`; a command that is about to begin a
+run does the last early (:func:`started_early`).
 """
 
-from flows.pool.manager import WorkerPool, current, pool_for
+from flows.pool.manager import WorkerPool, current, pool_for, started_early
 from flows.pool.process import Overdue, WorkerProcess
 
-__all__ = ["Overdue", "WorkerPool", "WorkerProcess", "current", "pool_for"]
+__all__ = ["Overdue", "WorkerPool", "WorkerProcess", "current", "pool_for", "started_early"]

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.pool.batch import fit_batch
 from flows.pool.process import DEATHS, Overdue, WorkerProcess, times, value_of
 from flows.pool.wire import name_of
-from flows.runners import is_staged
+from flows.runners import is_staged, n_workers
 from tract7dt.errors import StageError, WorkerLostError
 from tract7dt.store import remove_temporaries
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tract7dt.settings import Settings
     from tract7dt.types import Ref
 
-__all__ = ["WorkerPool", "current", "pool_for"]
+__all__ = ["WorkerPool", "current", "pool_for", "started_early"]
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,47 @@ def pool_for(settings: Settings) -> Iterator[WorkerPool | None]:
     if settings.runtime.task_runner != "process" and not is_staged(settings):
         yield None
         return
-    with WorkerPool(settings) as pool:
+    with _early.taken_over(settings) or WorkerPool(settings) as pool:
         token = _CURRENT.set(pool)
         try:
             yield pool
         finally:
             _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def started_early(settings: Settings) -> Iterator[None]:
+    """Let workers of the run that is about to begin import the library; :func:`pool_for` takes them over.
+
+    None is left after the block.
+    """
+    if settings.runtime.task_runner != "process":
+        yield
+        return
+    with WorkerPool(settings) as pool:
+        pool.start(n_workers(settings, "patches"), n_workers(settings, "bands"))
+        _early.pool = pool
+        try:
+            yield
+        finally:
+            _early.pool = None
+
+
+@dataclass(slots=True)
+class _Early:
+    """The pool that was started before its run, until the run has begun."""
+
+    pool: WorkerPool | None = None
+
+    def taken_over(self, settings: Settings) -> WorkerPool | None:
+        """The pool, if it is of a run with these settings."""
+        pool, self.pool = self.pool, None
+        if pool is None or pool.settings != settings or pool.settings.base_dir != settings.base_dir:
+            return None
+        return pool
+
+
+_early = _Early()
 
 
 class WorkerPool:
@@ -100,14 +136,17 @@ class WorkerPool:
 
     # --- workers ---------------------------------------------------------------------------------------
 
-    def start(self, count: int) -> None:
-        """Start workers up to ``count`` without waiting for them, so that they are warm when they are needed."""
+    def start(self, count: int, for_epsf: int = 0) -> None:
+        """Start workers up to ``count`` without waiting for them, so that they are warm when they are needed.
+
+        ``for_epsf`` of them, those that are asked first, import what ePSFs need, too.
+        """
         with self._lock:
             lacking = count - len(self._all)
-        for worker in [self._new_worker() for _ in range(lacking)]:
+        for worker in [self._new_worker(i >= lacking - for_epsf) for i in range(lacking)]:
             self._put_back(worker)
 
-    def _new_worker(self) -> WorkerProcess:
+    def _new_worker(self, epsf: bool = False) -> WorkerProcess:
         runtime, run_log = self._settings.runtime, self._settings.logging
         hello = {
             "settings": self._settings.model_dump(mode="json"),
@@ -116,6 +155,7 @@ class WorkerPool:
             "level": logging.getLogger("tract7dt").getEffectiveLevel(),
             "ignore_warnings": run_log.ignore_warnings,
             "kernels": self._kernels,
+            "epsf": epsf,
         }
         threads = self._settings.patch_run.threads_per_process
         self._check_open()

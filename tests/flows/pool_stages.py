@@ -51,6 +51,11 @@ def count(settings: Any) -> list[int]:
     return [os.getpid(), _times]
 
 
+def is_loaded(settings: Any, module: str) -> bool:
+    """Whether a module has been imported."""
+    return module in sys.modules
+
+
 def environment(settings: Any) -> list[Any]:
     import threading
 

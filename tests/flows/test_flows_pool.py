@@ -100,6 +100,51 @@ def test_values_pass_and_prints_do_not_disturb(start: Callable[..., WorkerPool])
     assert value[6] != os.getpid()
 
 
+def test_a_run_takes_over_the_workers_that_were_started_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those that the run works with; a run with other settings has its own, and none is left."""
+    monkeypatch.syspath_prepend(str(HERE))
+    settings = make_settings(tmp_path, max_workers=2)
+    other = make_settings(tmp_path, max_workers=2, task_timeout_seconds=77)
+    with open_folder(tmp_path / "out"):
+        with pool.started_early(settings):
+            with pool.pool_for(settings) as made:
+                early = made.pids
+                assert len(early) == min(2, os.cpu_count() or 1)
+                assert made.call(pool_stages.count)[0] in early
+                assert set(made.pids) == set(early)
+            assert wait_for(lambda: all(gone(pid) for pid in early), 5)
+        with pool.started_early(settings):
+            with pool.pool_for(other) as made:
+                assert made.pids == []
+            waiting = [int(child) for child in _children() if "flows.pool_worker" in _command(child)]
+            assert waiting
+        assert wait_for(lambda: all(gone(pid) for pid in waiting), 5)
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() + [
+        child
+        for task in Path("/proc/self/task").iterdir()
+        if task.name != str(os.getpid())
+        for child in (task / "children").read_text().split()
+    ]
+
+
+def _command(pid: str) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+
+
+def test_what_epsfs_need_is_loaded_where_it_is_asked_for(start: Callable[..., WorkerPool]) -> None:
+    made = start()
+    made.start(1, for_epsf=1)
+    assert made.call(pool_stages.is_loaded, "photutils.psf")
+    bare = start()
+    bare.start(1)
+    assert not bare.call(pool_stages.is_loaded, "photutils.psf")
+
+
 def test_worker_is_warm_has_the_settings_and_no_prefect(
     start: Callable[..., WorkerPool], tmp_path: Path
 ) -> None:
