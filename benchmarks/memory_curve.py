@@ -69,11 +69,11 @@ def _memory(pid: int) -> dict[str, float]:
 
 
 def megabytes(folder: Path) -> float:
-    """Size of the files below a folder, MB; files that go meanwhile do not count."""
+    """Room that the files below a folder take, MB; files that go meanwhile do not count."""
     size = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            size += path.stat().st_size if path.is_file() else 0
+            size += path.stat().st_blocks * 512 if path.is_file() else 0
     return size / 1e6
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tract7dt.errors import ProductError
-from tract7dt.store import WorkDir, atomic_path, sha256_file, write_json
+from tract7dt.store import WorkDir, atomic_path, note_written, write_json
 from tract7dt.store.npy import RowWriter, open_array, read_rows, row_chunks
 from tract7dt.streaks import find_streaks
 from tract7dt.types import BAD_BRIGHT, BAD_NONFINITE, BAD_SATURATED, U1, Bool, Field, Frame
@@ -43,10 +43,15 @@ def compose_masks(field: Field, bright: U1 | None, work: WorkDir) -> Path:
     bands = {}
     for band, frame in field.frames.items():
         target = work.final_mask(band)
-        with atomic_path(target) as temporary, RowWriter(temporary, field.shape, np.uint8) as writer:
+        with (
+            atomic_path(target) as temporary,
+            RowWriter(temporary, field.shape, np.uint8, digest=True, holes=True) as writer,
+        ):
             streaks = None if bright is None else find_streaks(frame)
             counts = _write_band(frame, bright, streaks, writer)
-        bands[band] = {"file": target.name, "sha256": sha256_file(target), **counts}
+        digest = writer.sha256()
+        note_written(target, digest)
+        bands[band] = {"file": target.name, "sha256": digest, **counts}
     write_json(
         work.masks_manifest,
         {

@@ -23,6 +23,8 @@ __all__ = ["CHUNK_PIXELS", "RowWriter", "open_array", "read_rows", "row_chunks",
 
 #: Pixels that one worker holds at a time; a handful of float64 arrays of it stay under 25 MB.
 CHUNK_PIXELS = 1 << 19
+#: Bytes that file systems give room to at a time.
+_BLOCK = 4096
 
 
 def row_chunks(ny: int, nx: int, max_pixels: int = CHUNK_PIXELS) -> Iterator[tuple[int, int]]:
@@ -50,7 +52,8 @@ def row_strips(ny: int, nx: int, max_pixels: int, margin: int) -> Iterator[tuple
 class RowWriter:
     """Writes a 2-D .npy file by rows, in any order, from any thread.
 
-    With ``digest`` the rows come in their order, from one thread, and are digested on the way.
+    With ``digest`` the rows come in their order, from one thread, and are digested on the way. With ``holes``
+    blocks of nothing but zeros are not written: they read as zeros and take no room on the disk.
 
     Parameters
     ----------
@@ -61,10 +64,20 @@ class RowWriter:
     dtype : dtype
     digest : bool
         Whether :meth:`sha256` will be asked for.
+    holes : bool
+        For what is zero nearly everywhere.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: DTypeLike, *, digest: bool = False) -> None:
-        self._dtype = np.dtype(dtype)
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int],
+        dtype: DTypeLike,
+        *,
+        digest: bool = False,
+        holes: bool = False,
+    ) -> None:
+        self._dtype, self._holes = np.dtype(dtype), holes
         self._shape = shape
         with path.open("w+b") as stream:
             header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
@@ -83,9 +96,11 @@ class RowWriter:
         if self._digest is not None and y0 == self._next:
             self._digest.update(data)
             self._next += len(rows)
-        while data:
-            written = os.pwrite(self._file, data, offset)
-            data, offset = data[written:], offset + written
+        for start, end in _written_parts(data, offset) if self._holes else [(0, len(data))]:
+            part, place = data[start:end], offset + start
+            while part:
+                written = os.pwrite(self._file, part, place)
+                part, place = part[written:], place + written
 
     def sha256(self) -> str:
         """Digest of the file, once every row has been written.
@@ -106,6 +121,18 @@ class RowWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._file)
+
+
+def _written_parts(data: memoryview, offset: int) -> list[tuple[int, int]]:
+    """Runs of ``data`` whose blocks of the file, in which they begin at ``offset``, hold more than zeros."""
+    # the first block begins before the data, the last may end after it
+    before = offset % _BLOCK
+    blocks = np.zeros(-(-(before + len(data)) // _BLOCK) * _BLOCK, np.uint8)
+    blocks[before : before + len(data)] = np.frombuffer(data, np.uint8)
+    used = np.r_[False, blocks.reshape(-1, _BLOCK).any(axis=1), False]
+    starts, ends = np.flatnonzero(used[1:] & ~used[:-1]), np.flatnonzero(used[:-1] & ~used[1:])
+    runs = zip((starts * _BLOCK - before).tolist(), (ends * _BLOCK - before).tolist(), strict=True)
+    return [(max(start, 0), min(end, len(data))) for start, end in runs]
 
 
 def read_rows(array: Any, y0: int, y1: int) -> NDArray[Any]:
