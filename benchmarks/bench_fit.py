@@ -142,44 +142,54 @@ def threads_and_memory(bars: list[Bar]) -> list[str]:
     ]
 
 
+#: Scenes of the generator whose maximum is looked for from several starts.
+N_SCENES = 12
+
+
 def starts(bars: list[Bar]) -> list[str]:
-    """Table of log-posteriors from several starts, relative to the best of them."""
-    options = EngineOptions(weak_priors=False)
+    """Tables of log-posteriors from several starts, relative to the best: as in a run, and without priors."""
+    lines, behind = _starts(EngineOptions())
+    bars.append(
+        at_most(
+            "ordinary scenes: log-posterior below the best of any start, from any start", behind[True], 0.1
+        )
+    )
+    bars.append(at_most("hard cases: log-posterior below the best known", behind[False], 1.0))
+    bare, _ = _starts(EngineOptions(weak_priors=False))
+    return [
+        "With the settings of a run: priors and bounds belong to the catalogue, wherever the search begins.",
+        "",
+        *lines,
+        "",
+        "Without weak priors, for comparison: sources of S/N 4 to 9 have several maxima.",
+        "",
+        *bare,
+    ]
+
+
+def _starts(options: EngineOptions) -> tuple[list[str], dict[bool, float]]:
+    """A table, and what the worst start (hard cases: the given one) lacks, for ordinary scenes and hard cases."""
     settings = {
         "staged": PatchRun(n_opt_iters=60),
         "one stage": PatchRun(n_opt_iters=60, enable_staged_fit=False),
     }
-    lines = [
-        "| scene | best | "
-        + " | ".join(f"{k}, {s}" for s in settings for k in ("given", "truth", "2 x flux", "2 pix off"))
-        + " |"
-    ]
-    lines.append("|---" * 10 + "|")
+    columns = [f"{k}, {s}" for s in settings for k in ("given", "truth", "2 pix off")]
+    lines = ["| scene | best | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
     cases = scenes.hard_cases()
-    cases |= {f"random {seed}": scenes.random_problem(10, 4, 110, seed) for seed in range(3)}
-    behind: dict[bool, list[float]] = {True: [], False: []}
+    cases |= {f"random {seed}": scenes.random_problem(10, 4, 110, seed) for seed in range(N_SCENES)}
+    behind = {True: 0.0, False: 0.0}
     for name, (problem, truth) in cases.items():
-        n_bands = len(problem.bands)
-        near = replace(scenes.no_priors(truth, n_bands), kind=problem.sources.kind)
+        near = replace(scenes.no_priors(truth, len(problem.bands)), kind=problem.sources.kind)
         rng = np.random.default_rng(0)
         far = [truth.x + rng.choice([-1.4, 1.4], len(truth)), truth.y + rng.choice([-1.4, 1.4], len(truth))]
-        begin = [
-            problem.sources,
-            near,
-            replace(problem.sources, flux=2 * problem.sources.flux),
-            replace(near, x=far[0], y=far[1]),
-        ]
+        begin = [None, near, replace(near, x=far[0], y=far[1])]
         lnp = [
-            fit_native(replace(problem, sources=s), how, options).lnp[0]
-            for how in settings.values()
-            for s in begin
+            fit_native(problem, how, options, start).lnp[0] for how in settings.values() for start in begin
         ]
-        behind[name.startswith("random")].append(max(lnp) - lnp[0])
+        ordinary = name.startswith("random")
+        behind[ordinary] = max(behind[ordinary], max(lnp) - (min(lnp) if ordinary else lnp[0]))
         lines.append(f"| {name} | {max(lnp):.2f} | " + " | ".join(f"{v - max(lnp):.2f}" for v in lnp) + " |")
-    hard, ordinary = max(behind[False]), max(behind[True])
-    bars.append(at_most("ordinary scenes: log-posterior below the best of any start", ordinary, 0.1))
-    bars.append(at_most("hard cases: log-posterior below the best known", hard, 1.0))
-    return lines
+    return lines, behind
 
 
 def width(values: np.ndarray) -> float:
@@ -245,7 +255,7 @@ def main() -> None:
     bars: list[Bar] = []
     tables = ["## Speed", "", *speed(n_seeds, 3, bars), ""]
     tables += ["## Threads, memory, start-up", "", *threads_and_memory(bars), ""]
-    tables += ["## Log-posterior below the best of all starts (no weak priors)", "", *starts(bars), ""]
+    tables += ["## Log-posterior below the best of all starts", "", *starts(bars), ""]
     pulled = pulls(n_patches, bars)
     tables += ["## Pulls against the truth (default settings, width = 1.4826 MAD)", "", *pulled, ""]
     lines = [

@@ -87,7 +87,10 @@ def check_engine(name: str) -> None:
 
 
 def fit_native(
-    problem: PatchProblem, patch_run: FitSettings, options: EngineOptions | None = None
+    problem: PatchProblem,
+    patch_run: FitSettings,
+    options: EngineOptions | None = None,
+    begin: ModelSources | None = None,
 ) -> PatchFit:
     """Fit a patch with the native engine.
 
@@ -97,13 +100,16 @@ def fit_native(
         As in :func:`fit_patch`.
     options : EngineOptions, optional
         Numbers of the engine itself.
+    begin : ModelSources, optional
+        Positions and shapes to begin from, where they are not those of ``problem``, to which priors and bounds
+        belong in any case: shows whether a maximum depends on where the search began.
     """
     check_problem(problem)
     options = options or EngineOptions()
     single = not patch_run.enable_multi_band_simultaneous_fitting
     sets = [single_band(problem, b) for b in range(len(problem.bands))] if single else [problem]
     with Team(threads_of(patch_run)) as team:
-        return assemble(problem, single, [fit_set(part, patch_run, options, team) for part in sets])
+        return assemble(problem, single, [fit_set(part, patch_run, options, team, begin) for part in sets])
 
 
 def single_band(problem: PatchProblem, b: int) -> PatchProblem:

@@ -121,8 +121,14 @@ def select_sources(sources: ModelSources, keep: Bool) -> ModelSources:
     )
 
 
-def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions, team: Team) -> SetFit:
-    """Fit bands that share positions and shapes (all bands of the problem)."""
+def fit_set(
+    problem: PatchProblem,
+    settings: FitSettings,
+    options: EngineOptions,
+    team: Team,
+    begin: ModelSources | None = None,
+) -> SetFit:
+    """Fit bands that share positions and shapes (all bands of the problem); ``begin`` as in ``fit_native``."""
     out = empty_fit(np.shape(problem.data), len(problem.sources))
     scene = Scene(problem.data, problem.weight, problem.psf, problem.psf_extended)
     usable = usable_start(problem.sources)
@@ -140,7 +146,13 @@ def fit_set(problem: PatchProblem, settings: FitSettings, options: EngineOptions
     weak &= evaluator.live.any(axis=0)
     evaluator.places.restrict(weak)
     evaluator.coarsen_stamps()
-    maximum = _run_stages(evaluator, settings, options, out)
+    theta = parameters.start.copy()
+    if begin is not None:
+        others = select_sources(begin, usable)
+        theta = build_parameters(others, scene.ny, scene.nx, settings.pos_max_shift_pix, options).start
+        theta = np.clip(theta, parameters.lower, parameters.upper)
+        theta[parameters.held] = parameters.start[parameters.held]
+    maximum = _run_stages(evaluator, theta, settings, options, out)
     _fill(out, np.flatnonzero(usable), problem, evaluator, maximum, settings, options)
     for i, is_weak in zip(np.flatnonzero(usable), weak):
         if is_weak:
@@ -191,8 +203,10 @@ def _drop_invisible(evaluator: Evaluator, start: Point, sources: ModelSources) -
     return dropped
 
 
-def _run_stages(evaluator: Evaluator, settings: FitSettings, options: EngineOptions, out: SetFit) -> Maximum:
-    """Run the stages of the settings; the summaries go into ``out.stages``."""
+def _run_stages(
+    evaluator: Evaluator, theta: F8, settings: FitSettings, options: EngineOptions, out: SetFit
+) -> Maximum:
+    """Run the stages of the settings from ``theta`` on; the summaries go into ``out.stages``."""
     tolerance = max(settings.dlnp_stop, options.min_tolerance)
     parameters = evaluator.parameters
     early, freeze = (
@@ -207,7 +221,6 @@ def _run_stages(evaluator: Evaluator, settings: FitSettings, options: EngineOpti
             ("positions_only", True, False, early, early, enough),
             *plan,
         ]
-    theta = parameters.start.copy()
     for name, pos, shape, stop, still, share in plan:
         layout = build_layout(parameters, pos, shape)
         maximum = Optimiser(evaluator, layout, theta).maximise(
