@@ -33,6 +33,8 @@ _CROWDED = 0.5
 # Relative ridge on A: what is left of a source that its neighbours describe as well but for this share of its
 # squares is noise of its float32 image.
 _RIDGE = 1e-11
+# Bands a thread whose matrices are there at once: threads that wait for each other after every band lose a fifth.
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,14 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     inverse[np.ix_(free, free)] = _inverse(hessian[np.ix_(free, free)])
     shared = inverse + inverse @ excess @ inverse
     flux_err, sky_err = np.full((scene.n_bands, n), np.nan), np.full(scene.n_bands, np.nan)
-    for b, band in enumerate(bands):
-        sigma = np.sqrt(np.maximum(band.flux_variance(inverse, shared), 0))
-        flux_err[b] = np.where(evaluator.live[b], sigma[:-1], np.nan)
-        sky_err[b] = sigma[-1] if scene.weight_sum[b] > 0 else np.nan
+
+    def spread(start: int, stop: int) -> None:
+        for b in range(start, stop):
+            sigma = np.sqrt(np.maximum(bands[b].flux_variance(inverse, shared), 0))
+            flux_err[b] = np.where(evaluator.live[b], sigma[:-1], np.nan)
+            sky_err[b] = sigma[-1] if scene.weight_sum[b] > 0 else np.nan
+
+    evaluator.team.share(spread, scene.n_bands)
     block = np.full((n, 6, 6), np.nan)
     known = np.zeros(n_theta, bool)
     known[free] = True
@@ -116,12 +122,11 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
 def _reduce(evaluator: Evaluator, point: Point, variance: F4, n_theta: int) -> tuple[list[_Band], F8, F8]:
     """All bands, and the sums of their Hessians and of what these have more with the true variance.
 
-    As many bands at a time as there are threads: a band's matrices take 1 MB for 60 galaxies, and only the sums
-    are needed of them.
+    A few bands at a time: a band's matrices take 1 MB for 60 galaxies, and only the sums are needed of them.
     """
     hessian, excess = np.zeros((n_theta, n_theta)), np.zeros((n_theta, n_theta))
     reduced: dict[int, _Band] = {}
-    at_once = evaluator.team.threads
+    at_once = 1 if evaluator.team.threads == 1 else _AT_ONCE * evaluator.team.threads
     for first in range(0, evaluator.scene.n_bands, at_once):
         count = min(at_once, evaluator.scene.n_bands - first)
 

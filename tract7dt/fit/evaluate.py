@@ -166,7 +166,7 @@ class Evaluator:
             slot=slot,
             stamps=stamps,
             changed=changed,
-            needed=self._draw(theta, changed, stamps),
+            needed=np.zeros(self.n, np.int64),
             matrix=self._matrices[1],
             rhs=self._rhs[1],
             factor=np.empty((n_bands, self.n + 1, self.n + 1)),
@@ -179,51 +179,38 @@ class Evaluator:
             log_prior=0.0,
             source_log_prior=self.parameters.log_prior(theta),
         )
-        self._solve(point)
+        self._draw_and_solve(point)
         point.log_prior = float(point.source_log_prior.sum()) + self._flux_log_prior(point.flux)
         self.work.evaluations += 1
         self.work.drawn += int(changed.sum())
         return point
 
-    def _draw(self, theta: F8, changed: Bool, stamps: Stamps) -> I8:
-        """Draw the changed sources into the buffers; returns the radii that they need."""
-        layout, parameters, sqrt_w = self.layout, self.parameters, self.scene.sqrt_w
+    def _draw_and_solve(self, point: Point) -> None:
+        """Draw the changed sources into the buffers, and fill radii, fluxes, skies and residuals of the point."""
+        layout, scene, parameters, stamps = self.layout, self.scene, self.parameters, point.stamps
         assert layout is not None
         level = self._level()
         needed: list[I8] = []
 
-        def draw(start: int, stop: int) -> None:
+        def draw_and_solve(start: int, stop: int) -> None:
+            part = slice(start, stop)
             mine = np.zeros(self.n, np.int64)
             needed.append(mine)
             draw_sources(
-                theta,
+                point.theta,
                 parameters.kind,
                 layout.pos,
                 layout.shape,
                 parameters.held,
-                changed,
-                self.live[start:stop],
-                stamps._replace(psf=stamps.psf[start:stop]),
+                point.changed,
+                self.live[part],
+                stamps._replace(psf=stamps.psf[part]),
                 self.tables,
-                sqrt_w[start:stop],
-                self.places.buffer[start:stop],
-                level[start:stop],
+                scene.sqrt_w[part],
+                self.places.buffer[part],
+                level[part],
                 mine,
             )
-
-        self.team.share(draw, len(sqrt_w))
-        radius: I8 = np.where(
-            (level > 0).any(axis=0), np.max(needed, axis=0), np.maximum(self.places.radius - 2, 0)
-        )
-        return radius
-
-    def _solve(self, point: Point) -> None:
-        """Fill fluxes, skies and residuals of a point of which the images are drawn."""
-        layout, scene, parameters = self.layout, self.scene, self.parameters
-        assert layout is not None
-
-        def solve(start: int, stop: int) -> None:
-            part = slice(start, stop)
             solve_bands(
                 scene.data[part],
                 scene.sqrt_w[part],
@@ -253,7 +240,10 @@ class Evaluator:
                 point.projection[part],
             )
 
-        self.team.share(solve, scene.n_bands)
+        self.team.share(draw_and_solve, scene.n_bands)
+        point.needed = np.where(
+            (level > 0).any(axis=0), np.max(needed, axis=0), np.maximum(self.places.radius - 2, 0)
+        )
         self._stale = point.changed.copy()
 
     def accept(self, point: Point) -> Point:
@@ -351,7 +341,10 @@ class Evaluator:
     def curvature(self, point: Point, wanted: Bool) -> F8:
         """``sum_b f_b <r_b, d2T_b>`` of the wanted sources, float64 (S, 6, 6), 0 for the others."""
         out = np.zeros((self.n, 6, 6))
+        # the largest stamps dealt out one by one, so that threads have about as much to do
         todo = np.flatnonzero(wanted)
+        todo = todo[np.argsort(-point.stamps.size[todo], kind="stable")]
+        todo = np.concatenate([todo[i :: self.team.threads] for i in range(self.team.threads)])
 
         def bend(start: int, stop: int) -> None:
             mine = np.zeros(self.n, bool)

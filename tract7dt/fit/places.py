@@ -81,6 +81,7 @@ class Places:
         self._offset, self._end = np.zeros((2, n), np.int64), 0
         self._psf, self._psf_offset = np.zeros((scene.n_bands, 0), np.float32), np.zeros(n, np.int64)
         self._psf_place: dict[tuple[int, bool], int] = {}
+        self._psf_end = 0  # there is room behind it
         self._loaded = np.full(n, -1, np.int64)
         self._most = np.full(n, options.stamp_radius_max, np.int64)
         self._largest = self._reach(parameters.start)
@@ -167,13 +168,15 @@ class Places:
             return
         self._loaded = self.size.copy()
         keys = list(zip(self.size.tolist(), self._extended.tolist(), strict=True))
-        parts, end = [self._psf], self._psf.shape[1]
         for key in sorted(set(keys) - set(self._psf_place)):
-            parts.append(self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1))
-            self._psf_place[key] = end
-            end += parts[-1].shape[1]
-        if len(parts) > 1:
-            self._psf = np.concatenate(parts, axis=1)
+            new = self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1)
+            begin, end = self._psf_end, self._psf_end + new.shape[1]
+            if end > self._psf.shape[1]:
+                larger = np.empty((self.scene.n_bands, 2 * end), np.float32)
+                larger[:, :begin] = self._psf[:, :begin]
+                self._psf = larger
+            self._psf[:, begin:end] = new
+            self._psf_place[key], self._psf_end = begin, end
         self._psf_offset = np.array([self._psf_place[key] for key in keys], np.int64)
 
     def _make_room(self) -> None:

@@ -7,6 +7,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from tract7dt.errors import PatchError
+from tract7dt.fit.threads import Team
 from tract7dt.fit.weights import relative_variance
 from tract7dt.types import PatchProblem
 
@@ -67,6 +68,8 @@ class Scene:
         Pixels count where the weight is positive and the data finite.
     psf, psf_extended : sequence of ndarray (k, k)
         Stamps for point sources and for galaxies; the same object where there is no difference.
+    team : Team, optional
+        Threads that share out the bands.
 
     Attributes
     ----------
@@ -79,17 +82,32 @@ class Scene:
     """
 
     def __init__(
-        self, data: F4, weight: F4, psf: tuple[F8, ...], psf_extended: tuple[F8, ...] | None
+        self,
+        data: F4,
+        weight: F4,
+        psf: tuple[F8, ...],
+        psf_extended: tuple[F8, ...] | None,
+        team: Team | None = None,
     ) -> None:
-        good = np.isfinite(data) & (weight > 0)
-        self.sqrt_w: F4 = np.sqrt(np.where(good, weight, 0), dtype=np.float32)
-        self.data: F4 = np.where(good, data, 0).astype(np.float32) * self.sqrt_w
-        self.n_bands, self.ny, self.nx = self.data.shape
-        self.typical_sqrt_w: F8 = np.array(
-            [np.median(q[q > 0]) if (q > 0).any() else 0.0 for q in self.sqrt_w]
-        )
-        self.weight_sum: F8 = np.array([np.sum(q.astype(float) ** 2) for q in self.sqrt_w])
-        self.data_sum: F8 = np.array([np.sum(q.astype(float) * d) for q, d in zip(self.sqrt_w, self.data)])
+        self.n_bands, self.ny, self.nx = np.shape(data)
+        self.sqrt_w: F4 = np.empty(np.shape(data), np.float32)
+        self.data: F4 = np.empty(np.shape(data), np.float32)
+        self.typical_sqrt_w, self.weight_sum, self.data_sum = (np.zeros(self.n_bands) for _ in range(3))
+
+        def whiten(start: int, stop: int) -> None:
+            for b in range(start, stop):
+                good = np.isfinite(data[b]) & (weight[b] > 0)
+                root = np.sqrt(np.where(good, weight[b], 0), dtype=np.float32)
+                whitened = np.where(good, data[b], 0).astype(np.float32) * root
+                self.sqrt_w[b], self.data[b] = root, whitened
+                if good.any():
+                    self.typical_sqrt_w[b] = np.median(root[root > 0])
+                exact = root.astype(float)
+                self.weight_sum[b], self.data_sum[b] = np.sum(exact**2), np.sum(exact * whitened)
+
+        team = team or Team()
+        team.share(whiten, self.n_bands)
+        self._threads = team.threads
         self._psfs = (psf, psf if psf_extended is None else psf_extended)
         self._same_psf = psf_extended is None
         self._transforms: dict[tuple[int, bool], F4] = {}
@@ -135,13 +153,13 @@ class Scene:
         """
         key = (size, extended and not self._same_psf)
         if key not in self._transforms:
-            stamps = np.zeros((self.n_bands, size, size), np.float32)
+            stamps = np.zeros((self.n_bands, size, size), np.float32)  # hence transformed in single precision
             middle = size // 2
             for stamp, psf in zip(stamps, self._psfs[extended]):
                 half = np.shape(psf)[0] // 2
                 lo, hi = max(0, middle - half), min(size, middle + half + 1)
                 part = slice(lo - middle + half, hi - middle + half)
                 stamp[lo:hi, lo:hi] = psf[part, part]
-            transform: NDArray[np.complex64] = scipy.fft.rfft2(stamps)  # of float32: in single precision
+            transform: NDArray[np.complex64] = scipy.fft.rfft2(stamps, workers=self._threads)
             self._transforms[key] = transform.view(np.float32).reshape(self.n_bands, size, size // 2 + 1, 2)
         return self._transforms[key]

@@ -130,7 +130,7 @@ def fit_set(
 ) -> SetFit:
     """Fit bands that share positions and shapes (all bands of the problem); ``begin`` as in ``fit_native``."""
     out = empty_fit(np.shape(problem.data), len(problem.sources))
-    scene = Scene(problem.data, problem.weight, problem.psf, problem.psf_extended)
+    scene = Scene(problem.data, problem.weight, problem.psf, problem.psf_extended, team)
     usable = usable_start(problem.sources)
     out.issues = ["" if ok else "no_start_values" for ok in usable]
     if not (scene.weight_sum > 0).any():
