@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from isal import igzip_lib, isal_zlib
 
 from tract7dt.errors import ProductError
 from tract7dt.patches.fits_layout import Extension, read_extensions, read_header
@@ -78,10 +79,10 @@ def _unpacked(raw: bytes) -> bytes:
     """Content of a gzip file (known by its first bytes), never more than ``MAX_BYTES``."""
     if raw[:2] != b"\x1f\x8b":
         return raw
-    unpacker = zlib.decompressobj(wbits=31)
+    unpacker = isal_zlib.decompressobj(wbits=31)
     try:
-        content = unpacker.decompress(raw, MAX_BYTES)
-    except zlib.error as error:
+        content: bytes = unpacker.decompress(raw, MAX_BYTES)
+    except igzip_lib.IsalError as error:
         raise ProductError(f"damaged gzip data: {error}") from error
     if not unpacker.eof:
         raise ProductError("truncated gzip data, or larger than a payload can be")

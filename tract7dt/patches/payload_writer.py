@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 from astropy.io import fits
+from isal import isal_zlib
 
 from tract7dt.errors import ProductError
 from tract7dt.patches import payload_file
@@ -51,6 +52,8 @@ def write_payload(payload: PatchPayload, path: str | os.PathLike[str], compressl
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         if compresslevel == 0:
             stream.write(content)
+        elif compresslevel == 1:
+            stream.write(isal_zlib.compress(content, 1, wbits=31))
         else:
             with gzip.GzipFile("", "wb", compresslevel, stream, mtime=0) as packed:
                 packed.write(content)
