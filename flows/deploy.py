@@ -136,6 +136,7 @@ def end_what_was_cut_off() -> int:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
+        FlowRunFilterParentFlowRunId,
         FlowRunFilterState,
         FlowRunFilterStateType,
         WorkPoolFilter,
@@ -145,12 +146,22 @@ def end_what_was_cut_off() -> int:
     from prefect.states import Crashed
 
     kinds = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    state_filter = FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))
     with get_client(sync_client=True) as client:
         left = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))),
+            flow_run_filter=FlowRunFilter(state=state_filter),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
         )
-        for run in left:
+        # subflows are of no pool
+        parents = FlowRunFilterParentFlowRunId(any_=[run.id for run in left])
+        inner = (
+            client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(state=state_filter, parent_flow_run_id=parents)
+            )
+            if left
+            else []
+        )
+        for run in [*inner, *left]:
             state: State[Any] = Crashed(message="The worker was stopped while the run went on.")
             client.set_flow_run_state(run.id, state, force=True)
     return len(left)

@@ -285,8 +285,14 @@ def test_prefect_deploys_what_is_written(site: Site, monkeypatch: pytest.MonkeyP
         (site.folder / "fields" / "B.yaml").unlink()
         file_of(site.folder, "config: /data/none.yaml\ncron: '0 9 * * *'\n", "A")
         cut = site.post(f"/deployments/{first['A']['id']}/create_flow_run", {"state": {"type": "RUNNING"}})
+        call = site.post(
+            "/task_runs/", {"flow_run_id": cut["id"], "task_key": "build-epsf", "dynamic_key": "0"}
+        )
+        within = {"flow_id": cut["flow_id"], "parent_task_run_id": call["id"], "state": {"type": "RUNNING"}}
+        subflow = site.post("/flow_runs/", within)
         second = deployed("--cut-off")
-        assert site.request("GET", f"/flow_runs/{cut['id']}", None)["state"]["type"] == "CRASHED"
+        for run in (cut, subflow):
+            assert site.request("GET", f"/flow_runs/{run['id']}", None)["state"]["type"] == "CRASHED"
         assert [s["schedule"]["cron"] for s in second["A"]["schedules"]] == ["0 9 * * *"]
         assert second["B"]["schedules"] == []
         # Prefect's scheduler makes runs of it: with a SQLAlchemy that it does not get on with, it makes none.

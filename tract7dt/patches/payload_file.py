@@ -82,7 +82,7 @@ def _unpacked(raw: bytes) -> bytes:
     unpacker = isal_zlib.decompressobj(wbits=31)
     try:
         content: bytes = unpacker.decompress(raw, MAX_BYTES)
-    except igzip_lib.IsalError as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says that it is an instance
         raise ProductError(f"damaged gzip data: {error}") from error
     if not unpacker.eof:
         raise ProductError("truncated gzip data, or larger than a payload can be")
