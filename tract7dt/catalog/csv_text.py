@@ -21,6 +21,8 @@ _ROWS = 1 << 16
 #: Cells of columns of floats that are made at once: calls of their own for each column of a short table, like that
 #: of a patch, would take longer than the cells.
 _CELLS = 1 << 16
+#: Rows of a table, such as that of a patch, whose columns are not worth a call each.
+_SHORT = 500
 #: What a cell must not hold unless it is quoted.
 _SPECIAL = '[",\r\n]'
 
@@ -38,6 +40,9 @@ def write_lines(table: pd.DataFrame, stream: TextIO) -> None:
     stream.write(_line([str(name) for name in table.columns]))
     if not len(table.columns):
         return
+    if len(table) <= _SHORT:
+        _write_short(table, stream)
+        return
     columns = [table.iloc[:, i] for i in range(len(table.columns))]
     kinds = [column.dtype.kind for column in columns]
     floats = [i for i, kind in enumerate(kinds) if kind == "f"]
@@ -54,6 +59,22 @@ def write_lines(table: pd.DataFrame, stream: TextIO) -> None:
             cells = [pc.if_else(pc.equal(cells[0], ""), '""', cells[0])]
         lines = pc.binary_join_element_wise(*cells, pa.scalar(",")).to_pylist()
         stream.write("\n".join(lines) + "\n")
+
+
+def _write_short(table: pd.DataFrame, stream: TextIO) -> None:
+    """The rows of a short table, put together in Python: arrow's calls for each column would take longer."""
+    kinds = [dtype.kind if isinstance(dtype, np.dtype) else "" for dtype in table.dtypes]
+    cells: list[list[str]] = [[]] * len(kinds)
+    for numbers, dtype in (("f", np.float64), ("iu", np.int64), ("b", np.bool_)):
+        some = [i for i, kind in enumerate(kinds) if kind and kind in numbers]
+        for i, values in zip(some, table.iloc[:, some].to_numpy(dtype).T.tolist(), strict=True):
+            cells[i] = [repr(value) if value == value else "" for value in values]
+    for i, kind in enumerate(kinds):
+        if kind not in tuple("fiub"):
+            cells[i] = _writer(table.iloc[:, i])(slice(0, len(table))).to_pylist()
+    if len(cells) == 1:
+        cells = [[text or '""' for text in cells[0]]]
+    stream.writelines(f"{','.join(row)}\n" for row in zip(*cells, strict=True))
 
 
 def _line(cells: Sequence[str]) -> str:

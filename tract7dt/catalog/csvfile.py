@@ -15,7 +15,7 @@ from tract7dt.errors import ProductError
 from tract7dt.schema import Column, bands_of, describe
 from tract7dt.store import atomic_path
 
-__all__ = ["missing_values", "read_csv", "typed", "write_csv"]
+__all__ = ["missing_values", "read_csv", "typed", "typed_array", "write_csv"]
 
 #: pandas types of the schema's types; a missing int64 stays missing instead of turning the column to floats.
 PANDAS_DTYPE: dict[str, Any] = {
@@ -80,6 +80,13 @@ def read_csv(
         raise ProductError(f"{path}: not found") from error
     except (ValueError, OSError, csv.Error) as error:  # parser errors of pandas are ValueErrors
         raise ProductError(f"{path}: not a catalogue that this version wrote: {error}") from error
+
+
+def typed_array(values: object, column: Column) -> Any:
+    """``values`` as an array of the type that the schema gives a column: NumPy's where none can be missing."""
+    if column.dtype in ("float64", "bool"):
+        return np.asarray(values, column.dtype)
+    return pd.Series(values, dtype=PANDAS_DTYPE[column.dtype]).array
 
 
 def typed(values: object, column: Column, index: pd.Index) -> pd.Series:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tract7dt.catalog.csvfile import read_csv, typed, write_csv
+from tract7dt.catalog.csvfile import read_csv, typed_array, write_csv
 from tract7dt.errors import ProductError
 from tract7dt.schema import bands_of, expand, is_single_band, set_suffix
 from tract7dt.types import ModelKind, PatchFit, PatchPayload, PsfAudit
@@ -76,8 +76,8 @@ def patch_table(payload: PatchPayload, fit: PatchFit, audit: PsfAudit) -> pd.Dat
     names = (*key_columns(rows), "x_pix_white", "y_pix_white")
     values |= {name: rows[name].to_numpy() for name in names}
     columns = expand(fit.bands, fit.single_band)
-    table = {c.name: typed(values[c.name], c, index) for c in columns if c.name in values}
-    table["source_index"] = pd.Series(rows["source_index"].to_numpy(np.int64), index=index)
+    table = {c.name: typed_array(values[c.name], c) for c in columns if c.name in values}
+    table["source_index"] = rows["source_index"].to_numpy(np.int64)
     wanted = patch_columns(key_columns(rows), fit.bands, fit.single_band)
     return pd.DataFrame(table, index=index)[wanted]
 

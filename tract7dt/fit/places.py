@@ -79,7 +79,8 @@ class Places:
         self._n_images = np.ones(n, np.int64)
         self._capacity, self._needed = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._offset, self._end = np.zeros((2, n), np.int64), 0
-        self._psf, self._psf_offset = np.zeros((scene.n_bands, 0), np.float32), np.zeros(n, np.int64)
+        self._psf: F4 = workspace.rows("psfs", scene.n_bands, np.float32)
+        self._psf_offset = np.zeros(n, np.int64)
         self._psf_place: dict[tuple[int, bool], int] = {}
         self._psf_end = 0  # there is room behind it
         self._loaded = np.full(n, -1, np.int64)
@@ -175,6 +176,7 @@ class Places:
                 larger = np.empty((self.scene.n_bands, 2 * end), np.float32)
                 larger[:, :begin] = self._psf[:, :begin]
                 self._psf = larger
+                self._workspace.keep("psfs", larger)
             self._psf[:, begin:end] = new
             self._psf_place[key], self._psf_end = begin, end
         self._psf_offset = np.array([self._psf_place[key] for key in keys], np.int64)
