@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -55,6 +56,9 @@ PICTURES = (
 )
 
 
+_LOADED = re.compile(r"load_inputs timing \[s\]: prep=\S+ white=\S+ total=(\S+)")
+
+
 @dataclass(frozen=True)
 class Run:
     """A run of the tile in so many bands."""
@@ -69,6 +73,8 @@ class Run:
     payloads_mb: float
     costs: list[tuple[float, float]]
     plain_read: float
+    #: Seconds of wall that reading, scaling and stacking the images took, of the stage that has them.
+    load_s: float
     pulls: tuple[float, float]
 
     def stage(self, name: str, what: str = "cpu_s") -> float:
@@ -161,6 +167,7 @@ def run_tile(field: Path, scale: float, bands: int, workers: int) -> Run:
         payloads_mb=megabytes(work / "patch_payloads"),
         costs=patch_costs(work),
         plain_read=rate,
+        load_s=float(_LOADED.findall((work / "run.log").read_text())[-1]),
         pulls=flux_pulls(field, work),
     )
 
@@ -207,7 +214,7 @@ def table(scale: float, workers: int, runs: list[Run]) -> str:
 def _row(run: Run) -> str:
     counts, curve = run.record["counts"], run.curve
     rest = sum(entry["cpu_s"] for entry in run.record["stages"] if entry["name"] not in SCIENCE)
-    rate = run.images_mb / run.stage("load_inputs", "wall_s")
+    rate = run.images_mb / run.load_s
     values = (
         run.bands,
         counts["fitted"],

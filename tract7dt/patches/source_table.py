@@ -8,17 +8,14 @@ types stand in the payload's description, to which :func:`table_columns` contrib
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tract7dt.errors import ProductError
 
-if TYPE_CHECKING:
-    from astropy.io import fits
-
-__all__ = ["read_table", "table_columns", "table_hdu"]
+__all__ = ["read_table", "table_columns", "table_extension"]
 
 _MISSING = b"\\N"
 #: FITS allows no more columns in a table.
@@ -61,23 +58,57 @@ def _type_of(column: pd.Series) -> str:
     raise ProductError(f"column {column.name!r} has type {dtype}: a payload holds text, numbers and booleans")
 
 
-def table_hdu(table: pd.DataFrame, columns: list[dict[str, str]]) -> fits.BinTableHDU:
-    """Extension SOURCES with the rows of ``table``; ``columns`` from :func:`table_columns`."""
-    from astropy.io import fits  # readers do without
+def table_extension(table: pd.DataFrame, columns: list[dict[str, str]]) -> tuple[str, bytes]:
+    """Extension SOURCES with the rows of ``table``: its cards but for END, and its data (FITS 4.0, 7.3).
 
-    made = []
+    The same bytes as of astropy's BinTableHDU, which takes half a millisecond a column, as long as the whole
+    rest of a payload.
+
+    Parameters
+    ----------
+    table : DataFrame
+    columns : list
+        From :func:`table_columns`.
+    """
+    formats, arrays = [], []
     for column in columns:
         values = table[column["name"]]
         if column["type"] in ("str", "object"):
             text = [_MISSING if pd.isna(value) else escape(value) for value in values]
             width = max((len(value) for value in text), default=0) or 1
-            made.append(fits.Column(column["label"], f"{width}A", array=np.array(text, dtype=f"S{width}")))
+            formats.append(f"{width}A")
+            arrays.append(np.array(text, dtype=f"S{width}"))
         else:
             array = values.to_numpy()
-            code, dtype = _NUMBERS[array.dtype.kind]
-            array = array.view(np.int64) if array.dtype == np.uint64 else array.astype(dtype)
-            made.append(fits.Column(column["label"], code, array=array))
-    return fits.BinTableHDU.from_columns(made, nrows=len(table), name="SOURCES")
+            formats.append(_NUMBERS[array.dtype.kind][0])
+            arrays.append(_in_fits(array))
+    rows = np.empty(len(table), [(c["label"], a.dtype) for c, a in zip(columns, arrays, strict=True)])
+    for column, array in zip(columns, arrays, strict=True):
+        rows[column["label"]] = array
+    cards = "XTENSION= 'BINTABLE'           / binary table extension".ljust(80)
+    for name, value, comment in (
+        ("BITPIX", 8, "array data type"),
+        ("NAXIS", 2, "number of array dimensions"),
+        ("NAXIS1", rows.dtype.itemsize, "length of dimension 1"),
+        ("NAXIS2", len(table), "length of dimension 2"),
+        ("PCOUNT", 0, "number of group parameters"),
+        ("GCOUNT", 1, "number of groups"),
+        ("TFIELDS", len(columns), "number of table fields"),
+    ):
+        cards += f"{name:8s}= {value:>20d} / {comment}".ljust(80)
+    for number, (column, code) in enumerate(zip(columns, formats, strict=True), 1):
+        for keyword, text_value in ((f"TTYPE{number}", column["label"]), (f"TFORM{number}", code)):
+            cards += f"{keyword:8s}= '{text_value:8s}'".ljust(80)
+    cards += "EXTNAME = 'SOURCES '           / extension name".ljust(80)
+    return cards, rows.tobytes()
+
+
+def _in_fits(array: np.ndarray) -> np.ndarray:
+    """Numbers or booleans as the binary table has them: big-endian, in 8 bytes, or T and F."""
+    if array.dtype == np.bool_:
+        return np.where(array, np.uint8(ord("T")), np.uint8(ord("F")))
+    whole = array.view(np.int64) if array.dtype == np.uint64 else array.astype(_NUMBERS[array.dtype.kind][1])
+    return whole.astype(whole.dtype.newbyteorder(">"))
 
 
 def read_table(raw: np.ndarray, columns: list[dict[str, str]]) -> pd.DataFrame:
