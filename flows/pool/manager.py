@@ -85,9 +85,12 @@ class _Early:
     pool: WorkerPool | None = None
 
     def taken_over(self, settings: Settings) -> WorkerPool | None:
-        """The pool, if it is of a run with these settings."""
+        """The pool, if it is of a run with these settings; one of another run is closed."""
         pool, self.pool = self.pool, None
-        if pool is None or pool.settings != settings or pool.settings.base_dir != settings.base_dir:
+        if pool is None:
+            return None
+        if pool.settings != settings or pool.settings.base_dir != settings.base_dir:
+            pool.close()
             return None
         return pool
 

@@ -116,11 +116,11 @@ def test_a_run_takes_over_the_workers_that_were_started_for_it(
                 assert set(made.pids) == set(early)
             assert wait_for(lambda: all(gone(pid) for pid in early), 5)
         with pool.started_early(settings):
-            with pool.pool_for(other) as made:
-                assert made.pids == []
             waiting = [int(child) for child in _children() if "flows.pool_worker" in _command(child)]
             assert waiting
-        assert wait_for(lambda: all(gone(pid) for pid in waiting), 5)
+            with pool.pool_for(other) as made:
+                assert made.pids == []
+                assert wait_for(lambda: all(gone(pid) for pid in waiting), 5)
 
 
 def _children() -> list[str]:
