@@ -147,7 +147,12 @@ def _column(table: pd.DataFrame, name: str, default: object) -> pd.Series:
 
 def _number(table: pd.DataFrame, name: str) -> F8:
     """Column as float64; NaN where absent."""
-    return np.array(_column(table, name, np.nan), dtype=float)
+    if name not in table:
+        return np.full(len(table), np.nan)
+    column = table[name]
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":  # a table has dozens of them
+        return column.to_numpy().astype(float)
+    return np.array(column, dtype=float)
 
 
 def _error(table: pd.DataFrame, name: str) -> F8:
