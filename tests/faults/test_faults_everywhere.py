@@ -44,7 +44,7 @@ def test_killed_and_gone_on(tmp_path: Path, step: int) -> None:
     # Notes of progress are written by the clock, so a run may put a few files fewer than the healthy one.
     missed = [case["number"] for case in tried if case["code"] == 0]
     assert {case["code"] for case in tried} <= {-9, 0}
-    assert len(missed) <= 0.1 * len(tried)
+    assert len(missed) <= max(1, 0.1 * len(tried))
     assert all(number > 0.8 * healthy["replacements"] for number in missed)
     if step == 1:
         assert {case["stopped"] for case in tried} >= MET

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cholesky as scipy_cholesky
 
@@ -236,6 +236,7 @@ def test_ellipse_and_its_jacobian(soft):
 
 @FEW
 @given(ELLIPSES, st.floats(np.log(0.3), np.log(6.2)))
+@example((0.46875, 0.0, 2.0), -0.7854940300928429)
 def test_radial_functions_on_the_grid(soft, q):
     m = 24
     table, second = np.empty((profiles.N_CELLS + 1, 4)), np.empty(profiles.N_CELLS + 1)
@@ -254,9 +255,10 @@ def test_radial_functions_on_the_grid(soft, q):
 
     spline = CubicHermiteSpline(profiles.S_EDGES, table[:, 0], table[:, 1])
     np.testing.assert_allclose(f.ravel()[1:], spline(s).ravel()[1:], atol=3e-6)
-    for found, expected in ((fs, spline(s, 1)), (fss, spline(s, 2))):
-        scale = s if found is fs else s * s  # what matters is s F', s^2 F''
-        np.testing.assert_allclose((found * scale).ravel()[1:], (expected * scale).ravel()[1:], atol=3e-4)
+    # what matters is s F', s^2 F''; the latter jumps from cell to cell of the table, on either side of which s in
+    # single precision may be
+    np.testing.assert_allclose((fs * s).ravel()[1:], (spline(s, 1) * s).ravel()[1:], atol=2e-5)
+    np.testing.assert_allclose((fss * s * s).ravel()[1:], (spline(s, 2) * s * s).ravel()[1:], atol=1e-3)
     by_q = CubicHermiteSpline(profiles.S_EDGES, table[:, 2], table[:, 3])
     np.testing.assert_allclose(fq.ravel()[1:], by_q(s).ravel()[1:], atol=3e-6)
     np.testing.assert_allclose((fqs * s).ravel()[1:], (by_q(s, 1) * s).ravel()[1:], atol=3e-5)
