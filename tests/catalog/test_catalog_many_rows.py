@@ -83,13 +83,15 @@ _COLUMNS = st.one_of(
 @settings(max_examples=80, deadline=None)
 @given(columns=st.dictionaries(_TEXT, _COLUMNS, min_size=1, max_size=5), n=st.integers(0, 4))
 def test_csv_is_that_of_pandas(columns: dict[str, pd.Series], n: int) -> None:
-    """Its naive twin, byte by byte, in pieces of two rows."""
+    """Its naive twin, byte by byte: as a short table, and as a long one in pieces of two rows."""
     table = pd.DataFrame(columns).iloc[:n]
-    twin, ours = io.StringIO(newline=""), io.StringIO(newline="")
+    twin = io.StringIO(newline="")
     table.to_csv(twin, index=False, lineterminator="\n")
-    with mock.patch.object(csv_text, "_ROWS", 2):
-        csv_text.write_lines(table, ours)
-    assert ours.getvalue() == twin.getvalue()
+    for short in (n, -1):
+        ours = io.StringIO(newline="")
+        with mock.patch.object(csv_text, "_ROWS", 2), mock.patch.object(csv_text, "_SHORT", short):
+            csv_text.write_lines(table, ours)
+        assert ours.getvalue() == twin.getvalue()
 
 
 def test_a_carriage_return_reads_back(tmp_path: Path) -> None:

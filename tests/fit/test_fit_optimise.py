@@ -119,6 +119,19 @@ def test_hard_cases_reach_the_best_known_maximum(name):
     assert max(lnp) - min(lnp) < 1
 
 
+def test_a_search_that_begins_elsewhere_keeps_priors_and_bounds():
+    """It comes to the same maximum; what it is given outside of the position box counts as the box's edge."""
+    problem, truth = scenes.random_problem(6, 3, 90, 4, snr=40.0, blended=0.0)
+    near = replace(scenes.no_priors(truth, 3), kind=problem.sources.kind)
+    given = fit_native(problem, PatchRun())
+    other = fit_native(problem, PatchRun(), begin=near)
+    assert other.lnp[0] == pytest.approx(given.lnp[0], abs=0.1)
+    assert other.stages[0]["lnp"] != given.stages[0]["lnp"]
+    far = replace(problem.sources, x=problem.sources.x + 30.0)
+    boxed = fit_native(problem, PatchRun(pos_max_shift_pix=1.5, n_opt_iters=1), begin=far)
+    assert (np.abs(boxed.x[0] - problem.sources.x) <= 1.5 + 1e-9).all()
+
+
 def test_stages_reach_the_maximum_of_the_joint_fit():
     problem, _ = scenes.random_problem(10, 3, 110, 4, snr=25.0, blended=0.2)
     staged = fit_native(problem, PatchRun(), NO_PRIORS)

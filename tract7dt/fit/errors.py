@@ -33,7 +33,7 @@ _CROWDED = 0.5
 # Relative ridge on A: what is left of a source that its neighbours describe as well but for this share of its
 # squares is noise of its float32 image.
 _RIDGE = 1e-11
-# Bands a thread whose matrices are there at once: threads that wait for each other after every band lose a fifth.
+# Bands a thread whose matrices are there at once, lest threads wait for each other after every band.
 _AT_ONCE = 4
 
 

@@ -58,7 +58,7 @@ def _near_in_band(frame: Frame, x: F8, y: F8, radius_pix: float) -> Bool:
             continue
         rows = read_rows(frame.data, y0, y1)
         with np.errstate(invalid="ignore"):
-            # of a flat array: five times as fast, and there are next to none
+            # of a flat array, for which NumPy has a faster way; there are next to none
             saturated_y, saturated_x = np.divmod(np.flatnonzero(rows >= frame.saturation), rows.shape[1])
         if saturated_x.size:
             tree = cKDTree(np.column_stack([saturated_x, saturated_y + y0]))
