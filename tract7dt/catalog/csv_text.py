@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
@@ -25,6 +26,7 @@ _CELLS = 1 << 16
 _SHORT = 500
 #: What a cell must not hold unless it is quoted.
 _SPECIAL = '[",\r\n]'
+_NOT_PLAIN = re.compile(_SPECIAL)
 
 
 def write_lines(table: pd.DataFrame, stream: TextIO) -> None:
@@ -71,10 +73,19 @@ def _write_short(table: pd.DataFrame, stream: TextIO) -> None:
             cells[i] = [repr(value) if value == value else "" for value in values]
     for i, kind in enumerate(kinds):
         if kind not in tuple("fiub"):
-            cells[i] = _writer(table.iloc[:, i])(slice(0, len(table))).to_pylist()
+            cells[i] = _short_cells(table.iloc[:, i])
     if len(cells) == 1:
         cells = [[text or '""' for text in cells[0]]]
     stream.writelines(f"{','.join(row)}\n" for row in zip(*cells, strict=True))
+
+
+def _short_cells(column: pd.Series) -> list[str]:
+    """The cells of a short column of text, or of what may be missing."""
+    texts = [] if column.dtype.kind in "iub" else column.tolist()
+    if texts and all(type(text) is str for text in texts):
+        return [_line([text])[:-1] if _NOT_PLAIN.search(text) else text for text in texts]
+    cells: list[str] = _writer(column)(slice(0, len(column))).to_pylist()
+    return cells
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def residual_blocks(residual: F4, weight: F4, patch: Patch) -> NDArray[np.int8]:
     rows, cols = slice(base.y0 - roi.y0, base.y1 - roi.y0), slice(base.x0 - roi.x0, base.x1 - roi.x0)
     residual, weight = residual[:, rows, cols], weight[:, rows, cols]
     w = np.where((weight > 0) & np.isfinite(residual), weight, np.float32(0))
-    total = _block_sums(np.where(w > 0, residual, np.float32(0)) * np.sqrt(w))
+    total = _block_sums(np.multiply(residual, np.sqrt(w), out=np.zeros_like(w), where=w > 0))
     weighed = _block_sums(w)
     sigmas = np.divide(total, np.sqrt(weighed), out=np.zeros_like(total), where=weighed > 0)
     steps = np.clip(np.round(sigmas * STEPS_PER_SIGMA), -127, 127).astype(np.int8)
@@ -57,10 +57,10 @@ def residual_blocks(residual: F4, weight: F4, patch: Patch) -> NDArray[np.int8]:
 
 
 def _block_sums(cube: F4) -> F4:
-    n, ny, nx = cube.shape
-    padded = np.pad(cube, ((0, 0), (0, -ny % BLOCK), (0, -nx % BLOCK)))
-    blocks = padded.reshape(n, padded.shape[1] // BLOCK, BLOCK, padded.shape[2] // BLOCK, BLOCK)
-    return blocks.sum(axis=(2, 4), dtype=np.float32)
+    ny, nx = cube.shape[1:]
+    in_columns = np.add.reduceat(cube, np.arange(0, ny, BLOCK), axis=1)
+    blocks: F4 = np.add.reduceat(in_columns, np.arange(0, nx, BLOCK), axis=2)
+    return blocks
 
 
 def write_residual_map(work: WorkDir, patch: Patch, weight: F4, residual: F4) -> None:
