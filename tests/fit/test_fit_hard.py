@@ -151,14 +151,15 @@ def marginal_errors(problem, fit, bands):
         (3, 0, 0.05),
         (5, 2, 0.1),
         (5, 0, 0.3),
-        (8, 0, 0.3),
+        (8, 2, 0.1),
     ],
 )
 def test_errors_of_a_crowd_are_the_marginal_ones(n, seed, tolerance):
     """As double precision gives them from GalSim's images of the fitted stars.
 
     With stamps of 61 pix: where all is lost, the hard edges of smaller ones, part of the model that is fitted,
-    tell the stars apart better than anything else does.
+    tell the stars apart better than anything else does. (Of eight, two often end on one spot, some 0.04 pix
+    apart: there float32 images cannot tell them apart, and errors are half of what they should be.)
     """
     problem, _, bands = crowd(n, (STAR,), seed, with_bands=True, stamp=61)
     fit = fit_native(problem, PatchRun(n_opt_iters=60), NO_PRIORS)

@@ -11,7 +11,7 @@ from scipy.linalg import cholesky as scipy_cholesky
 from tract7dt.fit import errors, gram, measure, normal, profiles, radial, residuals, shapes, spectra, stamps
 from tract7dt.fit.draw import Stamps, draw_sources, load_tables
 from tract7dt.fit.parameters import from_steps, to_steps
-from tract7dt.fit.weights import relative_variance, weights
+from tract7dt.fit.weights import relative_variance, weights, whiten_pixels
 
 TABLES = load_tables("sersic")
 FEW = settings(max_examples=25, deadline=None)
@@ -91,7 +91,7 @@ def test_residual_projection_and_local_gain(seed):
     np.testing.assert_allclose(out, expected, atol=2e-5)
     assert total == pytest.approx(np.sum(expected**2), rel=1e-5)
 
-    dots = np.empty(int(n_images.sum()) + 1)
+    dots = np.zeros(int(n_images.sum()) + 1)
     residuals.project(buffer, offset, box, n_images, first, live, out, dots)
     shown = full_images(box, n_images, offset, buffer, live, ny, nx)
     np.testing.assert_allclose(dots[:-1], np.tensordot(shown, expected, 2), atol=2e-4)
@@ -433,8 +433,61 @@ def test_normal_equations_against_dense_linear_algebra(seed):
     for t in range(n_theta):
         if newton[owner[t]] and live[0][owner[t]]:
             c[np.flatnonzero(np.flatnonzero(use) == owner[t])[0], t] -= flat[theta_columns[t]] @ r
+    exact = flat[:-1] @ r  # of the images of the sources
+    exact[~np.repeat(live[0], n_images)] = 0
+    np.testing.assert_allclose(projection[0, :-1], exact, atol=2e-2)
     expected_h = j @ j.T - c.T @ np.linalg.solve(a, c)
     np.testing.assert_allclose(
         direct - eliminated.T @ eliminated, expected_h, atol=2e-3 * max(1, np.abs(expected_h).max())
     )
     np.testing.assert_allclose(gradient, j @ r, atol=2e-2)
+
+
+@FEW
+@given(SEEDS)
+def test_projection_by_the_matrix_is_that_of_the_residual_image(seed):
+    """And where it is a small difference of large numbers, that is said."""
+    rng, box, n_images, offset, buffer, first, live, data, sqrt_w = random_layout(seed)
+    n, n_columns = len(box), int(n_images.sum()) + 1
+    flux, sky = rng.normal(size=n) * live, 0.3
+    matrix, rhs = np.zeros((n_columns, n_columns)), np.zeros(n_columns)
+    gram.gram(
+        buffer, offset, box, n_images, first, live, np.ones(n, bool), data, sqrt_w, np.float32(0), matrix, rhs
+    )
+    image, expected, found = np.empty_like(data), np.zeros(n_columns), np.full(n_columns, 7.0)
+    residuals.residual(buffer, offset, box, flux, sky, data, sqrt_w, image)
+    residuals.project(buffer, offset, box, n_images, first, live, image, expected)
+    columns = np.append(first, n_columns - 1)
+
+    def project(scale):
+        return normal.project_by_matrix(
+            matrix, scale * rhs, columns, scale * flux, scale * sky, n_images, first, live, found
+        )
+
+    assert not project(1.0).any()
+    np.testing.assert_allclose(found[:-1], expected[:-1], atol=1e-3)
+    assert found[-1] == 7
+    assert project(1e7)[live].any() or not live.any()
+
+
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
+def test_whitened_pixels(nothing):
+    rng = np.random.default_rng(1)
+    data = rng.normal(size=(20, 30)).astype(np.float32)
+    weight = rng.uniform(0.1, 2, size=(20, 30)).astype(np.float32)
+    data[3, 4] = nothing
+    weight[5, :] = 0
+    weight[6, 7] = nothing
+    weight[8, 9] = -1
+    good = np.isfinite(data) & np.isfinite(weight) & (weight > 0)
+    root = np.sqrt(np.where(good, weight, 0))
+    whitened, sqrt_w = np.empty_like(data), np.empty_like(data)
+    sums = whiten_pixels(data, weight, whitened, sqrt_w)
+    np.testing.assert_allclose(sqrt_w, root, rtol=1e-6)
+    np.testing.assert_allclose(whitened, np.where(good, data, 0) * root, rtol=1e-6)
+    np.testing.assert_allclose(sums, (weight[good].sum(), (weight * data)[good].sum()), rtol=1e-5)
+
+
+def test_sum_of_squares():
+    a, b = np.random.default_rng(2).normal(size=(2, 17, 23)).astype(np.float32)
+    assert residuals.sum_of_squares(a, b) == pytest.approx(np.sum((a.astype(float) * b) ** 2), rel=1e-5)

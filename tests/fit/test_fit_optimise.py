@@ -144,7 +144,7 @@ def test_stages_reach_the_maximum_of_the_joint_fit():
 
 
 def test_stages_do_what_they_say(monkeypatch):
-    from tract7dt.fit import stages
+    from tract7dt.fit import early, stages
 
     seen = []
 
@@ -156,6 +156,7 @@ def test_stages_do_what_they_say(monkeypatch):
             return out
 
     monkeypatch.setattr(stages, "Optimiser", Watched)
+    monkeypatch.setattr(early, "Optimiser", Watched)
     problem, _ = scenes.random_problem(8, 2, 90, 4)
     fit_patch(problem, PatchRun())
     held, alone, everything = seen

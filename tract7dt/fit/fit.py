@@ -45,7 +45,8 @@ def fit_patch(problem: PatchProblem, patch_run: FitSettings) -> PatchFit:
     PatchFit
         One entry a source of the problem, in its order. A source that cannot be fitted is NaN with a reason in
         ``issues``: ``no_good_pixel`` (in no band), ``no_good_pixel:{band}``, ``no_start_values``,
-        ``outside_patch`` (position and shape held, hence without errors); ``weak_prior`` marks faint or
+        ``outside_patch`` and ``halo_held`` (position and shape held, hence without errors, because the source is
+        off the patch, or not the patch's own and without influence on those); ``weak_prior`` marks faint or
         overshadowed sources that were held by the engine's own weak priors.
 
     Raises

@@ -18,6 +18,8 @@ from tract7dt.fit.residuals import project, residual
 
 # Relative ridge on A: float32 dot products are good to 1e-7, so two models on one spot are singular without it.
 RIDGE = 3e-7
+# Relative error of a dot product in float32, and the share of a sigma by which it may shift a parameter.
+_ROUNDING, _NEGLIGIBLE = 5e-7, 1e-3
 
 
 @kernel
@@ -64,6 +66,58 @@ def bring_up(before: Any, stale: Any, changed: Any, n_images: Any, first: Any, m
                 if row[j] != old[j]:
                     row[j] = old[j]
                     matrix[j, c] = old[j]
+
+
+@kernel
+def project_by_matrix(
+    matrix: Any,
+    rhs: Any,
+    flux_columns: Any,
+    flux: Any,
+    sky: float,
+    n_images: Any,
+    first: Any,
+    live: Any,
+    out: Any,
+) -> Any:
+    """Dot products of the images of one band with the residual, from those with data and models.
+
+    Parameters
+    ----------
+    matrix, rhs : ndarray, float64 (N, N), (N,)
+        Sums of float32 products.
+    flux_columns : ndarray, int64 (S + 1,)
+    flux : ndarray, float64 (S,)
+    sky : float
+    n_images, first : ndarray, int64 (S,)
+    live : ndarray, bool (S,)
+    out : ndarray, float64 (N,)
+        Filled.
+
+    Returns
+    -------
+    ndarray, bool (S,)
+        Sources so bright, or so near to bright ones, that the difference of large numbers is not to be trusted.
+    """
+    n = flux.shape[0]
+    uncertain = np.zeros(n, np.bool_)
+    for s in range(n):
+        for c in range(first[s], first[s] + n_images[s]):
+            out[c] = 0.0
+            if not live[s]:
+                continue
+            row = matrix[c]
+            taken = sky * row[flux_columns[n]]
+            total, size = rhs[c] - taken, abs(rhs[c]) + abs(taken)
+            for t in range(n):
+                taken = flux[t] * row[flux_columns[t]]
+                total -= taken
+                size += abs(taken)
+            out[c] = total
+            # an error of x times the norm of the image is one of x sigma in its parameter
+            if _ROUNDING * size > _NEGLIGIBLE * np.sqrt(row[c]):
+                uncertain[s] = True
+    return uncertain
 
 
 @kernel
@@ -166,7 +220,10 @@ def solve_bands(
             flux[b, i] = solution[i] * sc[i]
         sky[b] = solution[n] * sc[n]
         chi2[b] = residual(buffer[b], offset, box, flux[b], sky[b], data[b], sqrt_w[b], residuals[b])
-        project(buffer[b], offset, box, n_images, first, live[b], residuals[b], projection[b])
+        uncertain = project_by_matrix(
+            matrix[b], rhs[b], flux_columns, flux[b], sky[b], n_images, first, live[b], projection[b]
+        )
+        project(buffer[b], offset, box, n_images, first, uncertain, residuals[b], projection[b])
 
 
 @kernel

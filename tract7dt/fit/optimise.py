@@ -21,7 +21,7 @@ from tract7dt.fit.damping import TRUST, Damping, excess_of
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.linear import solve, solve_blocks, solve_positive
 from tract7dt.fit.parameters import Layout, from_steps, to_steps
-from tract7dt.fit.residuals import local_gain
+from tract7dt.fit.residuals import local_gain, sum_of_squares
 from tract7dt.fit.saddle import make_positive
 
 __all__ = ["FLOOR", "TRUST", "Maximum", "Optimiser"]
@@ -309,6 +309,6 @@ class Optimiser:
         """
         if loss < -_MOST_NOISE:
             return False
-        pairs = zip(self.evaluator.scene.data, self.point.residuals, strict=True)
-        noise = 1e-7 * np.sqrt(sum(float(np.sum((d * r) ** 2)) + d.size for d, r in pairs))
+        data = self.evaluator.scene.data
+        noise = 1e-7 * np.sqrt(sum(map(sum_of_squares, data, self.point.residuals)) + data.size)
         return loss > -2 * noise and promised < 10 * noise

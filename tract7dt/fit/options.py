@@ -77,6 +77,8 @@ class EngineOptions:
         the third.
     early_enough : float
         They also end after an iteration that brought less than this share of the stage's whole gain.
+    early_bands : float
+        Share of the bands at which they look.
     reset_shape_pix : float
         A source that moved farther than this in the second stage starts the third with its original shape.
     newton_below : float
@@ -99,6 +101,9 @@ class EngineOptions:
         Largest mean radius as a share of the patch's longer side (or twice the start value, if that is more).
     ee_max : float
         Box of the softened ellipticity components.
+    hold_halo : bool
+        Fit only the fluxes of halo sources whose light does not matter to the patch's own sources. They carry the
+        issue ``halo_held``.
     outside_pix : float
         A source this far off the patch, or farther, keeps its position and shape: only its flux is fitted.
     bound_tolerance : float
@@ -115,6 +120,7 @@ class EngineOptions:
     min_tolerance: float = 1e-3
     early_tolerance: float = 1.0
     early_enough: float = 0.3
+    early_bands: float = 0.34
     reset_shape_pix: float = 0.2
     newton_below: float = 3.0
     weak_priors: bool = True
@@ -129,5 +135,6 @@ class EngineOptions:
     re_max: float = 1000.0
     re_max_of_patch: float = 0.5
     ee_max: float = 100.0
+    hold_halo: bool = True
     outside_pix: float = 1.0
     bound_tolerance: float = 1e-6

@@ -42,6 +42,8 @@ class Parameters:
     flux_prior_mean, flux_prior_precision : ndarray, float64 (nband, S)
     held : ndarray, bool (S,)
         Sources whose shared parameters stay at the start.
+    idle : ndarray, bool (S,)
+        Of these, the halo sources that matter to none of the patch's own (:mod:`tract7dt.fit.halo`).
     """
 
     kind: I8
@@ -54,6 +56,7 @@ class Parameters:
     flux_prior_mean: F8
     flux_prior_precision: F8
     held: Bool
+    idle: Bool
 
     def has(self) -> Bool:
         """Which parameters a source's kind has: bool (S, 6)."""
@@ -64,19 +67,23 @@ class Parameters:
 
     def log_prior(self, theta: F8) -> F8:
         """Logarithm of the prior of every source's parameters, without its constant, float64 (S,)."""
-        off = theta - self.prior_mean
         weak = to_steps(theta) - to_steps(self.prior_mean)
-        value: F8 = -0.5 * np.einsum("si,sij,sj->s", off, self.prior_precision, off)
-        return value - 0.5 * (self.weak_precision * weak**2).sum(axis=1)
+        value: F8 = -0.5 * (self.weak_precision * weak**2).sum(axis=1)
+        if self.prior_precision.any():
+            off = theta - self.prior_mean
+            value -= 0.5 * np.einsum("si,sij,sj->s", off, self.prior_precision, off)
+        return value
 
     def prior_derivatives(self, theta: F8) -> tuple[F8, F8]:
         """Gradient (S, 6) and negative Hessian (S, 6, 6) of :meth:`log_prior` in the coordinates of steps."""
-        turn = step_jacobian(theta)
-        pull = np.einsum("sij,sj->si", self.prior_precision, theta - self.prior_mean)
         weak = to_steps(theta) - to_steps(self.prior_mean)
-        gradient = -np.einsum("sji,sj->si", turn, pull) - self.weak_precision * weak
-        precision = np.einsum("ski,skl,slj->sij", turn, self.prior_precision, turn)
-        precision += self.weak_precision[:, :, None] * np.eye(N_SHARED)
+        gradient: F8 = -self.weak_precision * weak
+        precision = self.weak_precision[:, :, None] * np.eye(N_SHARED)
+        if self.prior_precision.any():  # most catalogues have no errors
+            turn = step_jacobian(theta)
+            back = turn.transpose(0, 2, 1) @ self.prior_precision
+            gradient -= (back @ (theta - self.prior_mean)[:, :, None])[:, :, 0]
+            precision += back @ turn
         return gradient, precision
 
 
@@ -176,6 +183,7 @@ def build_parameters(
         flux_prior_mean=filled(sources.flux),
         flux_prior_precision=np.ascontiguousarray(np.where(np.isfinite(sources.flux), flux_precision, 0.0)),
         held=held,
+        idle=np.zeros(n, bool),
     )
 
 

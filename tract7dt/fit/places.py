@@ -31,6 +31,8 @@ _SOFT_END = 1.0
 # A step in log re before which a larger stamp is prepared. The gain of such a step is far above what the change of
 # stamps does to the objective; for a smaller one it would not be.
 _MUCH_WIDER = 0.25
+# Bands in which a source stands out this much less than where it does most are not asked how far it reaches.
+_STANDS_OUT = 0.6
 # Once sizes are settled, a source must have grown by this (in log re) to get a larger stamp.
 _SETTLED_GROWTH = 0.15
 
@@ -117,8 +119,13 @@ class Places:
         self._most = np.maximum(self.options.stamp_radius_max, self.radius + self.radius // 2)
 
     def _fit_sizes(self, theta: F8, todo: Bool, level: F8, live: Bool, tables: Tables) -> None:
-        """Draw the models of some sources alone, on stamps that grow, until they fit."""
+        """Draw the models of some sources alone, on stamps that grow, until they fit.
+
+        In the bands in which a source stands out most: there it reaches farthest.
+        """
         scene, n = self.scene, len(theta)
+        height = np.divide(1, level, out=np.zeros_like(level), where=live & (level > 0))
+        live = live & (height > _STANDS_OUT * height.max(axis=0, initial=0.0))
         held, nowhere = np.ones(n, bool), np.zeros(n, np.int64)
         for _ in range(4):
             if not todo.any():

@@ -60,23 +60,27 @@ def residual(
 
 @kernel
 def project(
-    buffer: Any, offset: Any, box: Any, n_images: Any, column: Any, live: Any, image: Any, out: Any
+    buffer: Any, offset: Any, box: Any, n_images: Any, column: Any, wanted: Any, image: Any, out: Any
 ) -> None:
-    """Dot product of every image with a whitened image (the residual), into ``out`` float64 (N,)."""
+    """Dot product of every image of the wanted sources with a whitened image (the residual).
+
+    Into ``out`` float64 (N,), which keeps what it holds for the other sources.
+    """
     for s in range(offset.shape[0]):
+        if not wanted[s]:
+            continue
         x0, x1, y0 = box[s, 0], box[s, 1], box[s, 2]
         w, h = x1 - x0, box[s, 3] - y0
         for i in range(n_images[s]):
             total = 0.0
-            if live[s]:
-                for y in range(h):
-                    start = offset[s] + (i * h + y) * w
-                    p = buffer[start : start + w]
-                    r = image[y0 + y, x0:x1]
-                    a = np.float32(0)
-                    for x in range(w):
-                        a += p[x] * r[x]
-                    total += float(a)
+            for y in range(h):
+                start = offset[s] + (i * h + y) * w
+                p = buffer[start : start + w]
+                r = image[y0 + y, x0:x1]
+                a = np.float32(0)
+                for x in range(w):
+                    a += p[x] * r[x]
+                total += float(a)
             out[column[s] + i] = total
 
 
@@ -111,4 +115,18 @@ def local_gain(before: Any, after: Any, box: Any, gain: Any) -> float:
             for x in range(x1 - x0):
                 row += d[x]
             gain[s] += float(row)
+    return total
+
+
+@kernel
+def sum_of_squares(a: Any, b: Any) -> float:
+    """Sum of ``(a b)**2`` over two images float32 (ny, nx)."""
+    total = 0.0
+    for y in range(a.shape[0]):
+        p, q = a[y], b[y]
+        row = np.float32(0)
+        for x in range(a.shape[1]):
+            value = p[x] * q[x]
+            row += value * value
+        total += float(row)
     return total

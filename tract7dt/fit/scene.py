@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 
 from tract7dt.errors import PatchError
 from tract7dt.fit.threads import Team
-from tract7dt.fit.weights import relative_variance
+from tract7dt.fit.weights import relative_variance, whiten_pixels
 from tract7dt.types import PatchProblem
 
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+
+# Pixels of a band that tell its typical weight well enough to size stamps; an odd step visits all columns in turn.
+_ENOUGH = 5000
 
 
 def check_problem(problem: PatchProblem) -> None:
@@ -59,6 +63,14 @@ def _psf_fault(name: str, band: str, psf: F8) -> str:
     return ""
 
 
+def _typical(sqrt_w: F4) -> float:
+    """Median of the positive values, of every n-th where there are very many."""
+    some = sqrt_w.reshape(-1)
+    some = some[:: max(1, some.size // _ENOUGH)]
+    positive = some[some > 0]
+    return float(np.median(positive if positive.size else sqrt_w[sqrt_w > 0]))
+
+
 class Scene:
     """Whitened pixels, PSF transforms and a few sums of one patch.
 
@@ -76,7 +88,7 @@ class Scene:
     data, sqrt_w : ndarray, float32 (nband, ny, nx)
         Data times sqrt(weight), and sqrt(weight); both 0 where a pixel is not used.
     typical_sqrt_w : ndarray, float64 (nband,)
-        Median of sqrt(weight) over used pixels; 0 in a band without any.
+        Median of sqrt(weight) over used pixels, or a few thousand of them; 0 in a band without any.
     weight_sum, data_sum : ndarray, float64 (nband,)
         Sums of weight, and of weight times data.
     """
@@ -96,14 +108,12 @@ class Scene:
 
         def whiten(start: int, stop: int) -> None:
             for b in range(start, stop):
-                good = np.isfinite(data[b]) & (weight[b] > 0)
-                root = np.sqrt(np.where(good, weight[b], 0), dtype=np.float32)
-                whitened = np.where(good, data[b], 0).astype(np.float32) * root
-                self.sqrt_w[b], self.data[b] = root, whitened
-                if good.any():
-                    self.typical_sqrt_w[b] = np.median(root[root > 0])
-                exact = root.astype(float)
-                self.weight_sum[b], self.data_sum[b] = np.sum(exact**2), np.sum(exact * whitened)
+                image = np.ascontiguousarray(data[b], np.float32)
+                self.weight_sum[b], self.data_sum[b] = whiten_pixels(
+                    image, np.ascontiguousarray(weight[b], np.float32), self.data[b], self.sqrt_w[b]
+                )
+                if self.weight_sum[b] > 0:
+                    self.typical_sqrt_w[b] = _typical(self.sqrt_w[b])
 
         team = team or Team()
         team.share(whiten, self.n_bands)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tract7dt.fit.early import run_early_stages, summary_of
 from tract7dt.fit.errors import covariances
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.measure import light_on_good_pixels, measure
@@ -152,7 +153,7 @@ def fit_set(
         theta = build_parameters(others, scene.ny, scene.nx, settings.pos_max_shift_pix, options).start
         theta = np.clip(theta, parameters.lower, parameters.upper)
         theta[parameters.held] = parameters.start[parameters.held]
-    maximum = _run_stages(evaluator, theta, settings, options, out)
+    maximum = _run_stages(start, evaluator, theta, np.asarray(sources.owned, bool), settings, options, out)
     _fill(out, np.flatnonzero(usable), problem, evaluator, maximum, settings, options)
     for i, is_weak in zip(np.flatnonzero(usable), weak):
         if is_weak:
@@ -204,54 +205,27 @@ def _drop_invisible(evaluator: Evaluator, start: Point, sources: ModelSources) -
 
 
 def _run_stages(
-    evaluator: Evaluator, theta: F8, settings: FitSettings, options: EngineOptions, out: SetFit
+    start: Point,
+    evaluator: Evaluator,
+    theta: F8,
+    owned: Bool,
+    settings: FitSettings,
+    options: EngineOptions,
+    out: SetFit,
 ) -> Maximum:
     """Run the stages of the settings from ``theta`` on; the summaries go into ``out.stages``."""
     tolerance = max(settings.dlnp_stop, options.min_tolerance)
-    parameters = evaluator.parameters
-    early, freeze = (
-        max(options.early_tolerance, tolerance),
-        options.freeze * tolerance / options.min_tolerance,
-    )
-    enough = options.early_enough
-    plan = [("all", True, True, tolerance, freeze, 0.0)]
+    early = max(options.early_tolerance, tolerance)
     if settings.enable_staged_fit:
-        plan = [
-            ("positions_held", False, True, early, early, enough),
-            ("positions_only", True, False, early, early, enough),
-            *plan,
-        ]
-    for name, pos, shape, stop, still, share in plan:
-        layout = build_layout(parameters, pos, shape)
-        maximum = Optimiser(evaluator, layout, theta).maximise(
-            int(settings.n_opt_iters), stop, still, share, settle=name == "all"
-        )
-        theta = maximum.point.theta
-        if name == "positions_only":
-            theta = without_shapes_of_moved(theta, parameters.start, options)
-        done = maximum.converged(stop)
-        out.stages.append(
-            {
-                "name": name,
-                "niter": maximum.iterations,
-                "converged": maximum.status == "converged",
-                "status": maximum.status,
-                "n_converged": int(done.sum()),
-                "n_sources": len(done),
-                "lnp": maximum.point.lnp,
-            }
-        )
+        theta, summaries = run_early_stages(start, evaluator, theta, owned, early, int(settings.n_opt_iters))
+        out.stages += summaries
+    freeze = options.freeze * tolerance / options.min_tolerance
+    layout = build_layout(evaluator.parameters, True, True)
+    maximum = Optimiser(evaluator, layout, theta).maximise(
+        int(settings.n_opt_iters), tolerance, freeze, settle=True
+    )
+    out.stages.append(summary_of("all", maximum, tolerance))
     return maximum
-
-
-def without_shapes_of_moved(theta: F8, start: F8, options: EngineOptions) -> F8:
-    """Parameters (S, 6), with the shape of the start again where a source has moved far.
-
-    A shape that was fitted at a wrong position has grown towards the right one, and would keep it from there.
-    """
-    moved = np.hypot(*(theta - start)[:, :2].T) > options.reset_shape_pix
-    back: F8 = np.where(moved[:, None] & (np.arange(theta.shape[1]) > 1), start, theta)
-    return back
 
 
 def _fill(
@@ -298,7 +272,8 @@ def _fill(
             if lo or up
         ]
         out.bound[i] = ",".join(flags)
-        out.issues[i] = _issue(problem.bands, evaluator.live[:, k], bool(parameters.held[k] and seen[k]))
+        held = "halo_held" if parameters.idle[k] else "outside_patch" if parameters.held[k] else ""
+        out.issues[i] = _issue(problem.bands, evaluator.live[:, k], held)
 
 
 def at_bounds(values: F8, parameters: Parameters, free: Bool, options: EngineOptions) -> tuple[Bool, Bool]:
@@ -312,11 +287,11 @@ def at_bounds(values: F8, parameters: Parameters, free: Bool, options: EngineOpt
     return below, above
 
 
-def _issue(bands: tuple[str, ...], live: Bool, held: bool) -> str:
-    """Why values of a source are missing."""
+def _issue(bands: tuple[str, ...], live: Bool, held: str) -> str:
+    """Why values of a source are missing; ``held`` says why its position and shape were, "" if they were not."""
     if not live.any():
         return "no_good_pixel"
     issues = [f"no_good_pixel:{band}" for band, ok in zip(bands, live) if not ok]
     if held:
-        issues.append("outside_patch")
+        issues.append(held)
     return ",".join(issues)

@@ -63,14 +63,18 @@ def extent(image: Any, middle: int, level: float) -> int:
     """Largest Chebyshev distance from pixel (middle, middle) at which ``|image| > level``."""
     m = image.shape[0]
     limit = np.float32(level)
-    radius = 0
-    for y in range(m):
-        row = image[y]
-        dy = abs(y - middle)
-        lo, hi = m, -1
-        for x in range(m):
-            if abs(row[x]) > limit:
-                lo, hi = min(lo, x), max(hi, x)
-        if hi >= 0:
-            radius = max(radius, max(dy, max(middle - lo, hi - middle)))
-    return radius
+    # from the outermost rows inwards; once something was found, only what is farther out than that is looked at
+    for radius in range(max(middle, m - 1 - middle), 0, -1):
+        for y in (middle - radius, middle + radius):
+            if 0 <= y < m:
+                row = image[y]
+                largest = np.float32(0)
+                for x in range(m):
+                    largest = max(largest, abs(row[x]))
+                if largest > limit:
+                    return radius
+        for y in range(max(0, middle - radius + 1), min(m, middle + radius)):
+            for x in (middle - radius, middle + radius):
+                if 0 <= x < m and abs(image[y, x]) > limit:
+                    return radius
+    return 0

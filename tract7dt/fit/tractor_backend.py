@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from tract7dt.fit.early import without_shapes_of_moved
 from tract7dt.fit.fit import assemble, single_band
 from tract7dt.fit.options import EngineOptions, FitSettings
 from tract7dt.fit.parameters import Parameters, add_weak_priors, build_layout, build_parameters, usable_start
 from tract7dt.fit.scene import Scene, check_problem
 from tract7dt.fit.shapes import soft_from_shape
-from tract7dt.fit.stages import SetFit, at_bounds, empty_fit, select_sources, without_shapes_of_moved
+from tract7dt.fit.stages import SetFit, at_bounds, empty_fit, select_sources
 from tract7dt.fit.tractor import api as the_tractor
 from tract7dt.fit.tractor.climb import Summit, climb
 from tract7dt.fit.tractor.drawing import Artist

@@ -12,6 +12,8 @@ from tract7dt.fit._jit import kernel
 
 # Relative accuracy to which a weight is recognised as that of a noise model.
 _SAME = 1e-4
+# Bits of the exponent of a float32.
+_EXPONENT = 0x7F800000
 
 
 def weights(
@@ -69,6 +71,41 @@ def weights(
         signal = np.where(good, np.maximum(data, 0), 0)
         variance += signal / gain.astype(np.float32)[:, None, None]
     return np.where(good, 1 / variance, 0).astype(np.float32)
+
+
+@kernel
+def whiten_pixels(data: Any, weight: Any, whitened: Any, sqrt_w: Any) -> Any:
+    """Pixels of one band times sqrt(weight), and sqrt(weight); 0 where the weight or the pixel is no use.
+
+    Parameters
+    ----------
+    data, weight : ndarray, float32 (ny, nx)
+        NaN and infinity are allowed in both.
+    whitened, sqrt_w : ndarray, float32 (ny, nx)
+        Filled.
+
+    Returns
+    -------
+    weight_sum, data_sum : float
+        Sums of weight, and of weight times data, over the pixels that are used.
+    """
+    zero = np.float32(0)
+    bits, weight_bits = data.view(np.int32), weight.view(np.int32)
+    weight_sum, data_sum = 0.0, 0.0
+    for y in range(data.shape[0]):
+        by_weight, by_data = 0.0, 0.0
+        for x in range(data.shape[1]):
+            # the exponent of what is not finite has all bits set; fast arithmetic assumes that there is none
+            finite = (bits[y, x] & _EXPONENT) != _EXPONENT and (weight_bits[y, x] & _EXPONENT) != _EXPONENT
+            good = finite and weight_bits[y, x] > 0
+            root = np.sqrt(weight[y, x]) if good else zero
+            value = data[y, x] * root if good else zero
+            sqrt_w[y, x], whitened[y, x] = root, value
+            by_weight += float(root) * float(root)
+            by_data += float(root) * float(value)
+        weight_sum += by_weight
+        data_sum += by_data
+    return weight_sum, data_sum
 
 
 @kernel
