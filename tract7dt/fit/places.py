@@ -175,7 +175,8 @@ class Places:
         if np.array_equal(self.size, self._loaded):
             return
         self._loaded = self.size.copy()
-        keys = list(zip(self.size.tolist(), self._extended.tolist(), strict=True))
+        other = self._extended & (not self.scene.has_one_psf)
+        keys = list(zip(self.size.tolist(), other.tolist(), strict=True))
         for key in sorted(set(keys) - set(self._psf_place)):
             new = self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1)
             begin, end = self._psf_end, self._psf_end + new.shape[1]

@@ -120,6 +120,7 @@ class Scene:
         self._threads = team.threads
         self._psfs = (psf, psf if psf_extended is None else psf_extended)
         self._same_psf = psf_extended is None
+        self._radii = tuple(max(np.shape(psf)[0] // 2 for psf in psfs) for psfs in self._psfs)
         self._transforms: dict[tuple[int, bool], F4] = {}
 
     def relative_variance(self, residuals: F4, sky: F8, problem: PatchProblem) -> F4:
@@ -142,9 +143,14 @@ class Scene:
         relative_variance(self.data, self.sqrt_w, residuals, sky, sky_sigma, gain, out)
         return out
 
+    @property
+    def has_one_psf(self) -> bool:
+        """Whether galaxies have the stamps of point sources."""
+        return self._same_psf
+
     def psf_radius(self, extended: bool) -> int:
         """Half the side of the largest stamp."""
-        return max(np.shape(psf)[0] // 2 for psf in self._psfs[extended])
+        return self._radii[extended]
 
     def psf_transform(self, size: int, extended: bool) -> F4:
         """Transform of the PSF stamps centred on pixel ``size // 2``, cropped where the stamp is larger.

@@ -7,6 +7,7 @@ periodic image would also reach back in. Sizes are products of small primes, for
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ FFT_SIZES: I8 = np.array([
     200, 216, 240, 256, 288, 320, 360, 384, 400, 432, 480, 512, 576, 640, 768, 1024,
 ], dtype=np.int64)
 # fmt: on
+_SIZES: list[int] = FFT_SIZES.tolist()
 
 
 def stamp_size(radius: int) -> int:
     """Smallest stamp of which the pixels within ``radius`` of its middle can be used (at most 1024)."""
-    return int(FFT_SIZES[min(int(np.searchsorted(FFT_SIZES, 2 * radius + 2)), len(FFT_SIZES) - 1)])
+    return _SIZES[min(bisect_left(_SIZES, 2 * radius + 2), len(_SIZES) - 1)]
 
 
 def usable_radius(size: int) -> int:
