@@ -20,7 +20,7 @@ from tract7dt.frames.inspection import ImageInfo, working_box
 from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_manifest
 from tract7dt.frames.stream import PixelReader
 from tract7dt.resources import worker_count
-from tract7dt.store import WorkDir, atomic_path, note_written, sha256_file, with_recording
+from tract7dt.store import WorkDir, atomic_path, note_written, quick_digest, with_recording
 from tract7dt.store.npy import RowWriter, open_array, read_rows, row_chunks, write_array
 from tract7dt.types import F4, F8, Bool, Box, Field
 
@@ -111,8 +111,8 @@ def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) 
             saturation_divisor=settings.source_saturation_cut.saturation_divisor,
             preview_step=preview.step,
             wcs=wcs,
-            white_sha256=white[0],
-            white_sigma_sha256=white[1],
+            white_digest=white[0],
+            white_sigma_digest=white[1],
         ),
         work.field_manifest,
     )
@@ -144,7 +144,7 @@ def _entry(image: ImageInfo, settings: Settings) -> FrameEntry:
         band=image.band,
         path=image.path,
         sha256="",
-        pixels_sha256="",
+        pixels_digest="",
         sky_sigma=image.sky_sigma * scale,
         gain=image.gain / scale,
         scale=scale,
@@ -306,10 +306,10 @@ def _write_frame(
                 inside = rows[part]
                 seen.add(lo - box.y0, inside, None if whole else finite[part], entry.saturation)
                 writer.write(lo - box.y0, inside)
-    pixels_sha256 = writer.sha256()
-    note_written(work.frame(image.band), pixels_sha256)
+    pixels_digest = writer.digest()
+    note_written(work.frame(image.band), pixels_digest)
     seen.log(entry, image, box)
-    return replace(entry, sha256=reader.sha256, pixels_sha256=pixels_sha256)
+    return replace(entry, sha256=reader.sha256, pixels_digest=pixels_digest)
 
 
 def _write_white(
@@ -350,7 +350,7 @@ def _write_white(
         list(pool.map(stack, row_chunks(*shape, BLOCK_PIXELS)))
     # The rows came in any order, so that the files are read again: two, however many bands there are.
     with ThreadPoolExecutor(len(targets)) as pool:
-        white_digest, sigma_digest = pool.map(sha256_file, targets)
+        white_digest, sigma_digest = pool.map(quick_digest, targets)
     note_written(targets[0], white_digest)
     note_written(targets[1], sigma_digest)
     return white_digest, sigma_digest

@@ -26,13 +26,13 @@ _FORMAT = 1
 class FrameEntry:
     """One band: everything of :class:`tract7dt.types.Frame` but the pixels.
 
-    ``sha256`` is the digest of the input image, ``pixels_sha256`` that of the file with its scaled pixels.
+    ``sha256`` is that of the input image, ``pixels_digest`` the quick digest of the file with its scaled pixels.
     """
 
     band: str
     path: str
     sha256: str
-    pixels_sha256: str
+    pixels_digest: str
     sky_sigma: float
     gain: float
     scale: float
@@ -60,8 +60,8 @@ class Manifest:
         Input pixels per pixel of ``white_full_preview.npy`` (block means of the full frame).
     wcs : astropy.wcs.WCS
         Of the working frame.
-    white_sha256, white_sigma_sha256 : str
-        Digests of the files of the white stack and its noise.
+    white_digest, white_sigma_digest : str
+        Quick digests of the files of the white stack and its noise.
     """
 
     frames: tuple[FrameEntry, ...]
@@ -74,8 +74,8 @@ class Manifest:
     saturation_divisor: float
     preview_step: int
     wcs: WCS
-    white_sha256: str
-    white_sigma_sha256: str
+    white_digest: str
+    white_sigma_digest: str
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -90,8 +90,8 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             "images": [frame.path for frame in manifest.frames],
             "white": "white.npy",
             "white_sigma": "white_sigma.npy",
-            "white_sha256": manifest.white_sha256,
-            "white_sigma_sha256": manifest.white_sigma_sha256,
+            "white_digest": manifest.white_digest,
+            "white_sigma_digest": manifest.white_sigma_digest,
             "preview": {"file": "white_full_preview.npy", "step": manifest.preview_step},
             "shape": manifest.shape,
             "full_shape": manifest.full_shape,
@@ -140,7 +140,7 @@ def open_field(manifest: str | Path) -> Field:
 
 
 def _frame(folder: Path, entry: dict[str, Any], shape: tuple[int, int]) -> Frame:
-    numbers = {name: entry[name] for name in FrameEntry.__slots__ if name != "pixels_sha256"}
+    numbers = {name: entry[name] for name in FrameEntry.__slots__ if name != "pixels_digest"}
     return Frame(data=open_array(folder / entry["file"], shape, np.float32), **numbers)
 
 

@@ -49,9 +49,9 @@ def compose_masks(field: Field, bright: U1 | None, work: WorkDir) -> Path:
         ):
             streaks = None if bright is None else find_streaks(frame)
             counts = _write_band(frame, bright, streaks, writer)
-        digest = writer.sha256()
+        digest = writer.digest()
         note_written(target, digest)
-        bands[band] = {"file": target.name, "sha256": digest, **counts}
+        bands[band] = {"file": target.name, "digest": digest, **counts}
     write_json(
         work.masks_manifest,
         {

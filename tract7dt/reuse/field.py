@@ -57,7 +57,7 @@ class FieldParts:
         """Digest of one band's scaled pixels and of the numbers that go with them."""
         for entry in self._content.get("frames", []):
             if entry.get("band") == band:
-                pixels = entry.get("pixels_sha256") or entry.get("sha256")
+                pixels = entry.get("pixels_digest") or entry.get("sha256")
                 return digest_of([pixels, *(entry.get(name) for name in _NUMBERS)])
         return MISSING
 

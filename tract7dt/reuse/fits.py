@@ -117,7 +117,7 @@ def still_wanted(settings: Settings, products: Sequence[Product]) -> list[Produc
         path = work.root / product.path
         if path.exists() or path.suffix == ".json":
             return False
-        payload = Ref(str(path), product.sha256, "payload")
+        payload = Ref(str(path), product.digest, "payload")
         return not why_not_fitted(work, path.name.split(".")[0], payload, digest)
 
     return [product for product in products if not removed(product)]

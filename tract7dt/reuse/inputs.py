@@ -53,7 +53,7 @@ def _augment_gaia(settings: Settings, files: FileDigests, given: Mapping[str, An
 def _bright_mask(settings: Settings, files: FileDigests, given: Mapping[str, Any]) -> Digests:
     field = FieldParts(given["field"].path)
     found = {"sources": files.of(given["sources"].path)}
-    found["white stack"] = field.part("shape", "wcs", "white_sha256", "white_sigma_sha256")
+    found["white stack"] = field.part("shape", "wcs", "white_digest", "white_sigma_digest")
     return found | field.frames()
 
 

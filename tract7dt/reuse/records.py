@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tract7dt.reuse.digests import file_stamp
-from tract7dt.store import sha256_file, write_json
+from tract7dt.store import has_digest, sha256_file, write_json
 
 __all__ = [
     "Part",
@@ -23,7 +23,7 @@ __all__ = [
     "write_record",
 ]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,13 @@ class Product:
         Relative to the work_dir.
     stamp : list of int
         Size and times, ns, when it was last seen whole.
-    sha256 : str
+    digest : str
+        Of its bytes: a quick one, or the SHA-256 where its writer knew that.
     """
 
     path: str
     stamp: list[int]
-    sha256: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +132,12 @@ def products_of(written: Mapping[Path, str | None], root: Path, but: Iterable[Pa
     """
     left_out = set(but)
     products = []
-    for path, sha256 in written.items():
+    for path, digest in written.items():
         if path in left_out or not path.is_file():
             continue
         name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
         # The stamp first: a file that changes while it is digested must look changed.
-        products.append(Product(name, file_stamp(path), sha256 or sha256_file(path)))
+        products.append(Product(name, file_stamp(path), digest or sha256_file(path)))
     return products
 
 
@@ -165,7 +166,7 @@ def examine(products: Iterable[Product], root: Path) -> tuple[str, dict[str, Pro
         if stamp[0] != made:
             return f"product {product.path} is damaged or written over ({stamp[0]} bytes, made {made})", {}
         with contextlib.suppress(OSError):
-            if sha256_file(path) == product.sha256:
+            if has_digest(path, product.digest):
                 touched[product.path] = replace(product, stamp=stamp)
                 continue
         return f"product {product.path} is damaged or written over (other bytes)", {}

@@ -11,13 +11,13 @@ __all__ = ["STAGE_VERSIONS"]
 #: rebuilds the stage's products. ``tests/golden`` fails when a result changes and its number does not.
 STAGE_VERSIONS: Mapping[str, int] = MappingProxyType(
     {
-        "load_inputs": 2,
+        "load_inputs": 3,
         "augment_gaia": 1,
         "bright_mask": 2,
         "build_epsf_band": 3,
         "summarise_epsf": 1,
         "build_patches": 1,
-        "compose_final_masks": 2,
+        "compose_final_masks": 3,
         "build_patch_inputs": 1,
         "fit_patch_batch": 6,
         "merge": 1,

@@ -6,7 +6,6 @@ the process, and twenty full frames would look like gigabytes.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Iterator
@@ -18,8 +17,17 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tract7dt.errors import ProductError
+from tract7dt.store.digest import QuickDigest
 
-__all__ = ["CHUNK_PIXELS", "RowWriter", "open_array", "read_rows", "row_chunks", "row_strips", "write_array"]
+__all__ = [
+    "CHUNK_PIXELS",
+    "RowWriter",
+    "open_array",
+    "read_rows",
+    "row_chunks",
+    "row_strips",
+    "write_array",
+]
 
 #: Pixels that one worker holds at a time; a handful of float64 arrays of it stay under 25 MB.
 CHUNK_PIXELS = 1 << 19
@@ -52,8 +60,8 @@ def row_strips(ny: int, nx: int, max_pixels: int, margin: int) -> Iterator[tuple
 class RowWriter:
     """Writes a 2-D .npy file by rows, in any order, from any thread.
 
-    With ``digest`` the rows come in their order, from one thread, and are digested on the way. With ``holes``
-    blocks of nothing but zeros are not written: they read as zeros and take no room on the disk.
+    With ``digest`` the rows come in their order, from one thread, and get a quick digest on the way. With
+    ``holes`` blocks of nothing but zeros are not written: they read as zeros and take no room on the disk.
 
     Parameters
     ----------
@@ -63,7 +71,7 @@ class RowWriter:
         ``(ny, nx)``.
     dtype : dtype
     digest : bool
-        Whether :meth:`sha256` will be asked for.
+        Whether :meth:`digest` will be asked for.
     holes : bool
         For what is zero nearly everywhere.
     """
@@ -85,7 +93,9 @@ class RowWriter:
             self._start = stream.tell()
             stream.truncate(self._start + shape[0] * shape[1] * self._dtype.itemsize)
             stream.seek(0)
-            self._digest = hashlib.sha256(stream.read(self._start)) if digest else None
+            self._digest = QuickDigest() if digest else None
+            if self._digest is not None:
+                self._digest.update(stream.read(self._start))
         self._path, self._next = path, 0
         self._file = os.open(path, os.O_WRONLY)
 
@@ -102,8 +112,8 @@ class RowWriter:
                 written = os.pwrite(self._file, part, place)
                 part, place = part[written:], place + written
 
-    def sha256(self) -> str:
-        """Digest of the file, once every row has been written.
+    def digest(self) -> str:
+        """Quick digest of the file, once every row has been written.
 
         Raises
         ------
@@ -112,7 +122,7 @@ class RowWriter:
         """
         if self._digest is None or self._next != self._shape[0]:
             raise RuntimeError(f"{self._path}: not digested: rows in order up to {self._next}")
-        return self._digest.hexdigest()
+        return self._digest.text()
 
     def __enter__(self) -> RowWriter:
         return self

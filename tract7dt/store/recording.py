@@ -24,7 +24,7 @@ def recorded_writes() -> Iterator[dict[Path, str | None]]:
     Yields
     ------
     dict of Path to str or None
-        Filled while the block runs, in the order of writing; the value is the SHA-256 of the file where
+        Filled while the block runs, in the order of writing; the value is the digest of the file where
         its writer worked it out on the way. A thread that the block starts takes part if what it runs
         went through :func:`with_recording`.
     """
@@ -36,13 +36,13 @@ def recorded_writes() -> Iterator[dict[Path, str | None]]:
         _written.reset(token)
 
 
-def note_written(path: Path, sha256: str | None = None) -> None:
+def note_written(path: Path, digest: str | None = None) -> None:
     """Say that ``path`` has been written whole, and what its digest is if that is known."""
     written = _written.get()
     if written is not None:
         path = path.absolute()
         written.pop(path, None)
-        written[path] = sha256
+        written[path] = digest
 
 
 def with_recording(work: Callable[P, R]) -> Callable[P, R]:
