@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import threading
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -348,3 +349,46 @@ def test_memory_stays_below_one_frame(tmp_path, configure, header, monkeypatch, 
     tracemalloc.stop()
     np.testing.assert_allclose(field.white[::100, ::100], 7.0 * SCALE, rtol=1e-6)
     assert peak < 1200 * 1500 * 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "step"), [((53, 61), 7), ((40, 24), 4), ((20, 3), 5), ((9, 10), 1), ((7, 5), 9)]
+)
+@pytest.mark.parametrize("height", [1, 6, 11, 100])
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_preview_is_the_mean_of_each_block(shape, step: int, height: int, share: float) -> None:
+    """Whatever chunks the rows come in, with blocks cut by them and by the edges of the frame."""
+    rng = np.random.default_rng(3)
+    ny, nx = -(-shape[0] // step), -(-shape[1] // step)
+    width = np.minimum(step, shape[1] - step * np.arange(nx))
+    sums, weights = np.zeros((ny, nx), "f4"), np.zeros((ny, nx), "f4")
+    preview = build_module._Preview(step, width, sums, weights, threading.Lock())
+    bands = [np.where(rng.random(shape) < share, np.nan, rng.normal(100, 30, shape)) for _ in range(3)]
+    for band, weight in zip(bands, (0.5, 1.0, 2.0)):
+        for y0 in range(0, shape[0], height):
+            rows = band[y0 : y0 + height].astype("f4")
+            preview.add(y0, rows, np.isfinite(rows) if share else None, weight)
+    expected = np.empty((ny, nx))
+    for i, j in np.ndindex(ny, nx):
+        block = np.s_[i * step : (i + 1) * step, j * step : (j + 1) * step]
+        parts = [(w, v[block][np.isfinite(v[block])]) for v, w in zip(bands, (0.5, 1.0, 2.0))]
+        weight = sum(w * v.size for w, v in parts)
+        expected[i, j] = sum(w * v.sum() for w, v in parts) / weight if weight else np.nan
+    np.testing.assert_allclose(preview.mean(), expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("stored", ["f4", "f8", "i2"])
+def test_frames_to_the_last_bit(image, configure, stored: str) -> None:
+    """The product in double precision, then float32; what becomes too large or has no value is NaN."""
+    rng = np.random.default_rng(9)
+    data = rng.normal(0, 3000, (40, 60)).astype(stored)
+    if stored != "i2":
+        data[3, 4], data[5, 6], data[38, 0], data[20] = np.nan, np.inf, np.finfo(stored).max, -0.0
+    if stored == "f8":
+        data[21, 3] = 3e38 / SCALE * 2  # too large for a float32
+    field, _ = load([image("r", data)], configure)
+    with np.errstate(over="ignore"):
+        expected = (data.astype(np.float64) * field.frames["r"].scale).astype(np.float32)
+    expected[~np.isfinite(expected)] = np.nan
+    assert field.frames["r"].data.tobytes() == expected.tobytes()

@@ -74,7 +74,7 @@ def test_every_input_of_a_field_by_s3(raw: Path, proxy: Proxy) -> None:
     assert paths == [f"{url}/a.fits", f"{url}/b.fits.gz", f"{url}/c.fits.fz"]
     assert [read_header(path).get("FILTER") for path in paths] == ["m400", "m500", "m600"]
     for path in paths:
-        rows = np.concatenate([values for _, values in PixelReader(path, raw).rows(100)])
+        rows = np.concatenate([values.copy() for _, values in PixelReader(path, raw).rows(100)])
         np.testing.assert_allclose(rows, np.arange(1200).reshape(30, 40), atol=0.2)
     assert read_raw_table(f"{url}/cat.csv").names == ("RA", "DEC")
     got = [path for method, path in proxy.requests if method == "GET"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -21,7 +22,7 @@ from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_man
 from tract7dt.frames.stream import PixelReader
 from tract7dt.resources import worker_count
 from tract7dt.store import WorkDir, atomic_path, note_written, quick_digest, with_recording
-from tract7dt.store.npy import RowWriter, open_array, read_rows, row_chunks, write_array
+from tract7dt.store.npy import RowReader, RowWriter, row_chunks, write_array
 from tract7dt.types import F4, F8, Bool, Box, Field
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ log = logging.getLogger(__name__)
 MAX_PREVIEW_SIDE = 3000
 #: A frame whose preview would be smaller is averaged less than ``crop.display_downsample`` says.
 MIN_PREVIEW_SIDE = 700
-#: Pixels that are converted at a time: the arrays of so many stay in a core's own cache.
-BLOCK_PIXELS = 1 << 17
+#: Pixels that are converted at a time: more leave the caches, with fewer the calls themselves count.
+BLOCK_PIXELS = 1 << 18
 #: More threads than this gain nothing: reading is bound by the disk or by one decompressor a file.
 MAX_AUTO_WORKERS = 4
 #: No field has more saturated pixels than this share; with a SATURATE below the sky all are.
@@ -159,6 +160,7 @@ class _Preview:
     """Block means of the white stack of the full frame, summed band by band and chunk by chunk."""
 
     step: int
+    width: NDArray[np.int64]
     total: F4
     weight: F4
     lock: Lock
@@ -168,36 +170,43 @@ class _Preview:
         step = min(step, max(1, max(shape) // MIN_PREVIEW_SIDE))
         step = max(step, math.ceil(max(shape) / MAX_PREVIEW_SIDE))
         blocks = (math.ceil(shape[0] / step), math.ceil(shape[1] / step))
-        return cls(step, np.zeros(blocks, np.float32), np.zeros(blocks, np.float32), Lock())
+        width = np.minimum(step, shape[1] - step * np.arange(blocks[1]))
+        return cls(step, width, np.zeros(blocks, np.float32), np.zeros(blocks, np.float32), Lock())
 
     def add(self, y0: int, rows: F4, finite: Bool | None, weight: float) -> None:
         """Add ``rows`` (n, nx) that start at row ``y0`` of the full frame; None: all of them are finite."""
-        edges = np.array([y0, *range((y0 // self.step + 1) * self.step, y0 + len(rows), self.step)]) - y0
-        width = np.diff([*range(0, rows.shape[1], self.step), rows.shape[1]])
         if finite is None:
-            total = self._sums(rows, edges)
-            count = np.outer(np.diff([*edges, len(rows)]), width).astype(np.float32)
+            total = self._sums(y0, rows)
+            edges = [0, *range(self.step - y0 % self.step, len(rows), self.step), len(rows)]
+            count = np.outer(np.diff(edges), self.width).astype(np.float32)
         else:
-            total = self._sums(np.where(finite, rows, np.float32(0)), edges)
-            count = self._sums(finite.astype(np.float32), edges)
-        blocks = slice(y0 // self.step, y0 // self.step + len(edges))
+            total = self._sums(y0, np.where(finite, rows, np.float32(0)))
+            count = self._sums(y0, finite.astype(np.float32))
+        blocks = slice(y0 // self.step, y0 // self.step + len(total))
         with self.lock:
             self.total[blocks] += np.float32(weight) * total
             self.weight[blocks] += np.float32(weight) * count
 
-    def _sums(self, values: F4, edges: NDArray[np.int64]) -> F4:
-        """Sums over blocks: rows that begin at ``edges``, ``step`` columns each, fewer at the end."""
-        # Rows first, and columns by strides: faster than reduceat.
-        by_row = np.empty((len(edges), values.shape[1]), np.float32)
-        for sums_of_rows, low, high in zip(by_row, edges, [*edges[1:], len(values)]):
-            np.add.reduce(values[low:high], axis=0, out=sums_of_rows)
-        whole = values.shape[1] // self.step * self.step
-        sums = np.zeros((len(edges), -(-values.shape[1] // self.step)), np.float32)
-        for first in range(self.step):
-            sums[:, : whole // self.step] += by_row[:, first : whole : self.step]
-            last = by_row[:, whole + first : whole + first + 1]
-            sums[:, -1:] += last if last.size else np.float32(0)
-        return sums
+    def _sums(self, y0: int, values: F4) -> F4:
+        """Sums over blocks of ``step`` x ``step`` pixels, fewer at the edges of the frame and of ``values``."""
+        # Rows first. Columns with those of one place in a block side by side, filled up with zeros: several
+        # times as fast as sums of ``step`` neighbours each, or as reduceat.
+        n, width = values.shape
+        first = min(-y0 % self.step, n)  # rows of a block that began before
+        whole = (n - first) // self.step
+        last = first + whole * self.step
+        ny, nx = (first > 0) + whole + (last < n), -(-width // self.step)
+        by_row = np.zeros((ny, nx * self.step), np.float32)
+        sums = by_row[:, :width]
+        if first:
+            np.add.reduce(values[:first], axis=0, out=sums[0])
+        if whole:
+            blocks = values[first:last].reshape(whole, self.step, width)
+            np.add.reduce(blocks, axis=1, out=sums[(first > 0) : (first > 0) + whole])
+        if last < n:
+            np.add.reduce(values[last:], axis=0, out=sums[-1])
+        columns = np.ascontiguousarray(by_row.reshape(ny, nx, self.step).transpose(2, 0, 1))
+        return np.add.reduce(columns, axis=0)
 
     def mean(self) -> F4:
         """White stack by blocks, NaN where no band is finite."""
@@ -226,10 +235,11 @@ class _Seen:
         values = rows if finite is None else rows[finite]
         self.finite += values.size
         if values.size:
-            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        if saturation is not None:
-            self.saturated += int(np.count_nonzero(values >= saturation))
-        self.some += [row.copy() for y, row in enumerate(rows, y0) if y % self.step == 0]
+            low, high = values.min(), values.max()
+            self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+            if saturation is not None and high >= saturation:
+                self.saturated += int(np.count_nonzero(values >= saturation))
+        self.some += [row.copy() for row in rows[-y0 % self.step :: self.step]]
 
     def scatter(self) -> tuple[float, float]:
         """Robust scatter of the pixels about their median, and that of neighbours about each other over sqrt 2.
@@ -290,12 +300,16 @@ def _write_frame(
     with (
         atomic_path(work.frame(image.band)) as temporary,
         RowWriter(temporary, box.shape, "<f4", digest=True) as writer,
+        np.errstate(over="ignore", invalid="ignore"),
     ):
-        for y0, values in reader.rows(BLOCK_PIXELS):
-            values *= entry.scale
-            with np.errstate(over="ignore"):
-                rows = values.astype(np.float32)
-            finite = np.isfinite(rows)
+        scaled, scale = np.empty((0, 0), np.float32), np.float64(entry.scale)
+        for y0, values in reader.rows(BLOCK_PIXELS, preview.step):
+            if len(values) > len(scaled):
+                scaled, mask = np.empty(values.shape, np.float32), np.empty(values.shape, bool)
+            rows, finite = scaled[: len(values)], mask[: len(values)]
+            # In one pass: other byte order, product in double precision, float32.
+            np.multiply(values, scale, out=rows, dtype=np.float64, casting="unsafe")
+            np.isfinite(rows, out=finite)
             whole = bool(finite.all())  # nearly always
             if not whole:
                 rows[~finite] = np.nan
@@ -303,7 +317,7 @@ def _write_frame(
             lo, hi = max(y0, box.y0), min(y0 + len(rows), box.y1)
             if lo < hi:
                 part = slice(lo - y0, hi - y0), slice(box.x0, box.x1)
-                inside = rows[part]
+                inside = np.ascontiguousarray(rows[part])
                 seen.add(lo - box.y0, inside, None if whole else finite[part], entry.saturation)
                 writer.write(lo - box.y0, inside)
     pixels_digest = writer.digest()
@@ -316,7 +330,6 @@ def _write_white(
     entries: Sequence[FrameEntry], shape: tuple[int, int], work: WorkDir, workers: int
 ) -> tuple[str, str]:
     """Write the white stack and its noise; the digests of the two files."""
-    frames = [open_array(work.frame(entry.band), shape, np.float32) for entry in entries]
     weights = [entry.sky_sigma**-2 for entry in entries]
     targets = work.frames / "white.npy", work.frames / "white_sigma.npy"
     with (
@@ -324,17 +337,22 @@ def _write_white(
         atomic_path(targets[1]) as sigma_path,
         RowWriter(white_path, shape, "<f4") as white,
         RowWriter(sigma_path, shape, "<f4") as sigma,
+        contextlib.ExitStack() as opened,  # before the pool, so that no thread reads a file that is closed
         ThreadPoolExecutor(workers) as pool,
     ):
+        frames = [
+            opened.enter_context(RowReader(work.frame(each.band), shape, np.float32)) for each in entries
+        ]
 
         def stack(rows: tuple[int, int]) -> None:
             y0, y1 = rows
             total = np.zeros((y1 - y0, shape[1]))
+            data, finite = np.empty(total.shape, np.float32), np.empty(total.shape, bool)
             weight: F8 | float = 0.0  # one number while every band is finite everywhere
             for frame, band_weight in zip(frames, weights):
-                data = read_rows(frame, y0, y1)
-                finite = np.isfinite(data)
-                data *= np.float32(band_weight)
+                frame.read(y0, data)
+                np.isfinite(data, out=finite)
+                np.multiply(data, np.float32(band_weight), out=data)
                 if finite.all():
                     total += data
                     weight += band_weight

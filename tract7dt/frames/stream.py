@@ -28,14 +28,17 @@ from astropy.io.fits.hdu.compressed._compression import CfitsioException  # it h
 
 from tract7dt.errors import InputError, StoreUnreachableError
 from tract7dt.store.remote import local_copy
-from tract7dt.types import F8
+from tract7dt.types import F4, F8
 
 __all__ = ["ImageHeader", "PixelReader", "read_header"]
 
 #: Stands for the value of a header card that cannot be read.
 UNREADABLE = "(a card that is no FITS)"
-#: Bytes that the system is asked to have ready, so that the disk works while a chunk is converted.
-_AHEAD = 16 << 20
+#: Bytes that the system is asked to have ready, so that the disk works while a chunk is converted. With more the
+#: files that other threads read wait too long.
+_AHEAD = 4 << 20
+#: Bytes that it is asked for at a time, at least.
+_LEAST = 1 << 19
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 #: What a broken file or connection raises, astropy included where a header is not what it says it is.
 _READ_ERRORS = (
@@ -201,15 +204,18 @@ class _HashingReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         n: int = self._stream.readinto(buffer)
         self._place += n
-        if self._place + _AHEAD // 2 > self._fetched:
-            self._fetch()
+        self._fetch()
         self.digest.update(memoryview(buffer)[:n])
         return n
 
     def _fetch(self) -> None:
+        """Ask for as much as was read: small requests often, so that no other file waits behind a large one."""
+        start, end = max(self._fetched, self._place), self._place + _AHEAD
+        if end - start < _LEAST:
+            return
         with contextlib.suppress(AttributeError, OSError):  # not every system and file has it
-            os.posix_fadvise(self._stream.fileno(), self._place, _AHEAD, os.POSIX_FADV_WILLNEED)
-        self._fetched = self._place + _AHEAD
+            os.posix_fadvise(self._stream.fileno(), start, end - start, os.POSIX_FADV_WILLNEED)
+        self._fetched = end
 
 
 class PixelReader:
@@ -228,15 +234,18 @@ class PixelReader:
         self._scratch = scratch
         self.sha256 = ""
 
-    def rows(self, max_pixels: int) -> Iterator[tuple[int, F8]]:
-        """Yield ``(y0, values)``: float64 (n, nx), not finite where the image has no value.
+    def rows(self, max_pixels: int, together: int = 1) -> Iterator[tuple[int, F4 | F8]]:
+        """Yield ``(y0, values)``: (n, nx), not finite where the image has no value.
 
-        After the last chunk ``sha256`` is the digest of the file's bytes.
+        The values are float64, or float32 as they lie in the file, of either byte order; they stay until the
+        next chunk is asked for. After the last one ``sha256`` is the digest of the file's bytes.
 
         Parameters
         ----------
         max_pixels : int
             About the largest number of pixels of a chunk; at least one row (one row of tiles) is read.
+        together : int
+            So many rows, from the first on, are wanted in one chunk, where tiles let that be.
 
         Raises
         ------
@@ -248,11 +257,11 @@ class PixelReader:
         with _reading(self._path):
             file = local_copy(self._path)  # once, so that header and pixels are of one version of a URL
             image = _header_of(file, self._path)
-            step = max(1, max_pixels // image.shape[1])
+            step = max(1, max_pixels // image.shape[1] // together) * together
             rows = self._tiled_rows if image.tiled else self._plain_rows
             yield from rows(file, image, step)
 
-    def _plain_rows(self, file: Path, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
+    def _plain_rows(self, file: Path, image: ImageHeader, step: int) -> Iterator[tuple[int, F4 | F8]]:
         with file.open("rb") as raw:
             zipped = _is_gzip(raw)
             hashing = _HashingReader(raw)
@@ -265,13 +274,14 @@ class PixelReader:
             ny, nx = image.shape
             dtype = np.dtype(_DTYPES[int(image.header["BITPIX"])])
             buffer = np.empty((min(step, ny), nx), dtype)
+            physical = _Physical(image.header, dtype)
             for y0 in range(0, ny, step):
                 chunk = buffer[: ny - y0]
                 if _fill(stream, chunk.view(np.uint8).reshape(-1).data) < chunk.nbytes:
                     raise InputError(
                         f"{self._path}: truncated, expected {ny} rows of pixels, found {y0} and a bit"
                     )
-                yield y0, _physical(chunk, image.header)
+                yield y0, physical.values(chunk)
             # The rest belongs to the digest, and shows whether a gzip file is whole.
             for tail in (stream, source):
                 while tail.read(1 << 20):
@@ -312,15 +322,26 @@ class PixelReader:
             yield stream
 
 
-def _physical(raw: np.ndarray[Any, Any], header: fits.Header) -> F8:
+class _Physical:
     """Physical values: ``BZERO + BSCALE * stored``, NaN where stored is BLANK (FITS 4.0, 4.4.2.5)."""
-    values = raw.astype(np.float64)
-    scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
-    if scale != 1.0:
-        values *= scale
-    if zero != 0.0:
-        values += zero
-    blank = header.get("BLANK")
-    if blank is not None and raw.dtype.kind in "iu" and math.isfinite(blank):
-        values[raw == blank] = np.nan
-    return values
+
+    def __init__(self, header: fits.Header, dtype: np.dtype[Any]) -> None:
+        self._scale, self._zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
+        blank = header.get("BLANK")
+        self._blank = blank if blank is not None and dtype.kind in "iu" and math.isfinite(blank) else None
+        self._as_stored = (
+            dtype.kind == "f" and dtype.itemsize == 4 and (self._scale, self._zero) == (1.0, 0.0)
+        )
+
+    def values(self, raw: np.ndarray[Any, Any]) -> F4 | F8:
+        """Of stored pixels; these themselves where they are float32 values."""
+        if self._as_stored:
+            return raw
+        values = raw.astype(np.float64)
+        if self._scale != 1.0:
+            values *= self._scale
+        if self._zero != 0.0:
+            values += self._zero
+        if self._blank is not None:
+            values[raw == self._blank] = np.nan
+        return values

@@ -21,6 +21,7 @@ from tract7dt.store.digest import QuickDigest
 
 __all__ = [
     "CHUNK_PIXELS",
+    "RowReader",
     "RowWriter",
     "open_array",
     "read_rows",
@@ -125,6 +126,59 @@ class RowWriter:
         return self._digest.text()
 
     def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+
+class RowReader:
+    """Reads a 2-D .npy file by rows into arrays that are there, in any order, from any thread.
+
+    Parameters
+    ----------
+    path : Path
+    shape : (int, int)
+        ``(ny, nx)``.
+    dtype : dtype
+    stage : str
+        The one that writes the file, for messages.
+
+    Raises
+    ------
+    ProductError
+        The file is missing, damaged, or not of the expected shape and type.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, int], dtype: DTypeLike, stage: str = "load_inputs"
+    ) -> None:
+        array: Any = open_array(path, shape, dtype, stage)
+        self._path, self._stage = path, stage
+        self._start, self._row = array.offset, shape[1] * array.itemsize
+        self._file = os.open(path, os.O_RDONLY)
+
+    def read(self, y0: int, out: NDArray[Any]) -> None:
+        """Fill ``out`` (n, nx), which is contiguous, with the rows from ``y0``.
+
+        Raises
+        ------
+        ProductError
+            The file has become shorter since it was opened.
+        """
+        left, place = out.data.cast("B"), self._start + y0 * self._row
+        while left:
+            n = os.preadv(self._file, [left], place)
+            if n == 0:
+                error = "cut off while it was read"
+                raise ProductError(
+                    f"{self._path}: damaged ({error}); tract7dt run --refresh {self._stage} makes it again"
+                )
+            left, place = left[n:], place + n
+
+    def __enter__(self) -> RowReader:
         return self
 
     def __exit__(
