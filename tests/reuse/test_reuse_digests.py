@@ -29,6 +29,10 @@ def old(path: Path) -> Path:
     return path
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read."""
@@ -139,3 +143,45 @@ def test_nothing_else_is_made_from_a_file(plain: Any) -> None:
         from_plain(plain, Path("/"))
     with pytest.raises(TypeError):
         to_plain(object(), Path("/"))
+
+
+def test_a_file_is_left_to_the_stage_that_reads_it(tmp_path: Path, files: list[str]) -> None:
+    paths, memory = [tmp_path / "a.fits", tmp_path / "b.fits"], tmp_path / "digests.json"
+    for path in paths:
+        path.write_bytes(path.name.encode())
+        old(path)
+    found = FileDigests(memory)
+    known = found.known([*paths, tmp_path / "none"])
+    assert known[2] == MISSING
+    assert set(found.unread) == set(known[:2])
+    assert not any(text in known for text in map(sha256, paths))
+    unread = dict(found.unread)
+    assert FileDigests(memory).known(paths) == known[:2], "the same as long as the file is"
+    learned = FileDigests(memory).learn(unread, {str(path): sha256(path) for path in paths})
+    assert learned == dict(zip(known, map(sha256, paths)))
+    assert FileDigests(memory).known(paths) == FileDigests(memory).of_all(paths) == [*map(sha256, paths)]
+    assert files == [str(tmp_path / "none")]
+
+
+def test_what_a_stage_read_of_a_file_that_changed_is_not_believed(tmp_path: Path, files: list[str]) -> None:
+    changed, unnamed, memory = tmp_path / "a.fits", tmp_path / "b.fits", tmp_path / "digests.json"
+    for path in (changed, unnamed):
+        path.write_bytes(b"abc")
+        old(path)
+    found = FileDigests(memory)
+    before = found.known([changed, unnamed])
+    changed.write_bytes(b"abd")
+    old(changed)
+    assert FileDigests(memory).learn(found.unread, {str(changed): sha256(changed)}) == {}
+    assert FileDigests(memory).known([changed])[0] != before[0]
+    assert FileDigests(memory).of(changed) == sha256(changed)
+    assert str(changed) in files
+
+
+def test_a_file_of_just_now_is_read_at_once(tmp_path: Path, files: list[str], monkeypatch: Any) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"abc")
+    monkeypatch.setattr(digests, "_RACY_NS", 60 * 10**9)
+    found = FileDigests(tmp_path / "digests.json")
+    assert found.known([path]) == [sha256(path)]
+    assert (files, found.unread) == ([str(path)], {})

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tract7dt.errors import InputError
 from tract7dt.store import sha256_bytes, sha256_file, write_json
 from tract7dt.store.urls import is_url
 
-__all__ = ["MISSING", "FileDigests", "digest_of", "file_stamp"]
+__all__ = ["MISSING", "FileDigests", "Unread", "digest_of", "file_stamp"]
 
 #: Digest of a file that is not there: the stage that needs it says so in its own words.
 MISSING = "missing"
@@ -23,6 +24,8 @@ MISSING = "missing"
 _THREADS = 4
 #: A file that was written this shortly before it was hashed may be written again within one tick of its clock.
 _RACY_NS = 20_000_000
+#: What stands for the digest of a file that has not been read begins with it.
+_UNREAD = "unread:"
 
 
 def digest_of(value: Any) -> str:
@@ -36,6 +39,25 @@ def file_stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file that was there but was not read.
+
+    Attributes
+    ----------
+    given : str
+        Path or URL.
+    file : str
+        The file, or the local copy of the URL.
+    mark : list of int
+        What changes when the file does.
+    """
+
+    given: str
+    file: str
+    mark: list[int]
+
+
 class FileDigests:
     """SHA-256 of files, remembered in a JSON file by path and stamp.
 
@@ -47,10 +69,16 @@ class FileDigests:
     memory : Path
         ``.reuse/digests.json``; a missing or damaged one is begun anew. Several processes may share it:
         what one of them forgets to the advantage of another is worked out again.
+
+    Attributes
+    ----------
+    unread : dict of str to Unread
+        Files that :meth:`known` did not read, by what it gave for them.
     """
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
+        self.unread: dict[str, Unread] = {}
         self._known: dict[str, list[Any]] = {}
         with contextlib.suppress(OSError, ValueError):
             stored = json.loads(memory.read_text(encoding="utf-8"))
@@ -80,6 +108,62 @@ class FileDigests:
         if found:
             self._remember(found, marks)
         return [found[file] if file in found else str(self._recall(file, marks[file])) for file in files]
+
+    def known(self, paths: Sequence[str | Path]) -> list[str]:
+        """Digests as :meth:`of_all` gives them, but a file that must be read is left to the stage that reads it.
+
+        For such a file stands a text that no digest is, and that changes when the file does.
+
+        Raises
+        ------
+        StoreUnreachableError
+            The store of a URL does not answer.
+        """
+        if not paths:
+            return []
+        given = [str(path) for path in paths]
+        with ThreadPoolExecutor(min(_THREADS, len(given))) as pool:
+            files = list(pool.map(_local, given))
+        return [self._known_or_not(*names) for names in zip(given, files)]
+
+    def _known_or_not(self, given: str, file: str) -> str:
+        now, mark = time.time_ns(), _mark(file)
+        if (digest := self._recall(file, mark)) is not None:
+            return digest
+        if (
+            now - max(mark[1:], default=now) < _RACY_NS
+        ):  # the mark of what is not there, or may still change, is none
+            return self.of(given)
+        stands = _UNREAD + digest_of([file, mark])
+        self.unread[stands] = Unread(given, file, mark)
+        return stands
+
+    def learn(self, unread: Mapping[str, Unread], digests: Mapping[str, str]) -> dict[str, str]:
+        """Remember digests that a stage took of files while it read them.
+
+        Parameters
+        ----------
+        unread : mapping of str to Unread
+            What :meth:`known` left to the stage before it began.
+        digests : mapping of str to str
+            SHA-256 by path or URL.
+
+        Returns
+        -------
+        dict of str to str
+            Digests by what stood for them, of the files that stayed as they were all the while. One that was
+            written meanwhile may have been read in part before and in part after.
+        """
+        stayed = {
+            stands: entry
+            for stands, entry in unread.items()
+            if entry.given in digests
+            and _local(entry.given) == entry.file
+            and _mark(entry.file) == entry.mark
+        }
+        found = {entry.file: digests[entry.given] for entry in stayed.values()}
+        self._remember(found, {entry.file: entry.mark for entry in stayed.values()})
+        return {stands: digests[entry.given] for stands, entry in stayed.items()}
 
     def _recall(self, file: str, mark: list[int]) -> str | None:
         entry = self._known.get(file)

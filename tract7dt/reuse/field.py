@@ -53,6 +53,11 @@ class FieldParts:
         ny, nx = self._content.get("shape", (0, 0))
         return int(ny), int(nx)
 
+    @property
+    def images(self) -> dict[str, str]:
+        """SHA-256 of the images, as they were read, by path or URL."""
+        return {str(entry.get("path")): str(entry.get("sha256")) for entry in self._content.get("frames", [])}
+
     def frame(self, band: str) -> str:
         """Digest of one band's scaled pixels and of the numbers that go with them."""
         for entry in self._content.get("frames", []):

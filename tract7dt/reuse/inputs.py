@@ -18,7 +18,7 @@ from tract7dt.types import Box, Ref
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["INPUTS", "check_inputs_of"]
+__all__ = ["INPUTS", "check_inputs_of", "read_by"]
 
 Digests = dict[str, str]
 
@@ -37,7 +37,7 @@ def _load_inputs(settings: Settings, files: FileDigests, given: Mapping[str, Any
     from tract7dt import frames
 
     images = frames.read_image_list(settings.inputs.image_list_file, settings.base_dir, settings.names)
-    digests = files.of_all(images)
+    digests = files.known(images)  # nobody need read a tile to know that it is to be loaded
     found = {"input catalogue": files.of(settings.inputs.input_catalog)}
     # Their order is that of the bands; where they lie does not count.
     return found | {f"image {number}": digest for number, digest in enumerate(digests, 1)}
@@ -124,6 +124,11 @@ INPUTS: Mapping[str, Callable[[Settings, FileDigests, Mapping[str, Any]], Digest
         "compute_zp": _compute_zp,
     }
 )
+
+
+def read_by(stage: str, value: Any) -> Digests:
+    """SHA-256 by path or URL of the files that a stage has digested itself, from what it returned."""
+    return FieldParts(value.field.path).images if stage == "load_inputs" else {}
 
 
 # --- parts ---------------------------------------------------------------------------------------------

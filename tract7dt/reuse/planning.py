@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from tract7dt import stages
 from tract7dt.reuse.digests import FileDigests, digest_of
 from tract7dt.reuse.fits import still_wanted
-from tract7dt.reuse.inputs import INPUTS, check_inputs_of
+from tract7dt.reuse.inputs import INPUTS, check_inputs_of, read_by
 from tract7dt.reuse.needs import NEEDS, values_of
 from tract7dt.reuse.records import (
     Part,
@@ -54,7 +54,8 @@ class Plan:
     unit : str or None
         The band, for a stage that works on one.
     key : str
-        SHA-256 of all that the result depends on: contents of inputs, settings, code version.
+        SHA-256 of all that the result depends on: contents of inputs, settings, code version. Where it has to be
+        made whatever is in files that the stage reads whole, these count by their stamps.
     hit : bool
         The result is there, whole, and of this key: nothing has to be done.
     why : str
@@ -156,12 +157,15 @@ class _Unit:
             [self._name, self._unit, STAGE_VERSIONS[self._name]]
             + [[name, part.inputs, part.settings] for name, part in sorted(self._wanted.items())]
         )
+        if action == "reuse" and self._record is not None:
+            key = self._record.key or key  # an orchestration has the result under the key that it was made by
         self._key = key
         made_by = None if self._record is None else self._record.made_by
         return Plan(self._name, self._unit, key, action == "reuse", why, made_by, action)
 
     def _parts(self) -> dict[str, Part]:
         needs, settings = NEEDS[self._name], self._settings
+        self._files.unread.clear()
         parts = {
             "result": Part(
                 INPUTS[self._name](settings, self._files, self._given), values_of(settings, needs.result)
@@ -182,7 +186,7 @@ class _Unit:
         version = STAGE_VERSIONS[self._name]
         if record.version != version:
             return "make", f"stage version {record.version} -> {version}"
-        if why := _difference(record.parts.get("result"), self._wanted["result"]):
+        if why := self._other_inputs(record):
             return "make", why
         touched: dict[str, Product] = {}
         for name in ("result", "pictures"):
@@ -200,6 +204,17 @@ class _Unit:
         ):
             return "check", f"checks: {why}"
         return "reuse", ""
+
+    def _other_inputs(self, record: Record) -> str:
+        """What is not as it was of settings and inputs; files are read only as far as it takes to tell."""
+        made, unread = record.parts.get("result"), self._files.unread
+        for most in (1, None):  # of the images of another night the first tells
+            if not unread or _difference(made, _with_inputs(self._wanted["result"], made, unread)):
+                break
+            self._files.of_all([entry.given for entry in unread.values()][:most])
+            self._wanted = self._parts()
+        wanted = self._wanted["result"]
+        return _difference(made, _with_inputs(wanted, made, unread)) or _difference(made, wanted)
 
     def _wanted_products(self, part: Part) -> Sequence[Product]:
         """The products of a part that are meant to be there now."""
@@ -223,17 +238,26 @@ class _Unit:
         if "checks" in self._wanted:
             stages.check_inputs(self._settings)
             parts["checks"] = self._wanted["checks"]
-        self._write(replace(self._record, parts=parts))
+        self._write(replace(self._record, parts=parts, key=self._key))
         return value
 
     def _make(self) -> Any:
         drop_record(self._path)
-        (self._work.task_results / task_key(self._key, self._work)).unlink(missing_ok=True)
+        before = self._record.key if self._record is not None else ""
+        for key in {self._key, before} - {""}:  # of one content, but of files with other stamps
+            (self._work.task_results / task_key(key, self._work)).unlink(missing_ok=True)
         with recorded_writes() as written:
             value = self._stage(self._settings, *self._refs, **self._named)
         products = products_of(written, self._work.root, self._rewritten_later())
+        memory = FileDigests(self._work.digests)
+        read = memory.learn(self._files.unread, read_by(self._name, value)) if self._files.unread else {}
         parts = {
-            name: replace(part, products=tuple(p for p in products if _belongs(p, name)))
+            name: replace(
+                part,
+                # what was written to meanwhile keeps what stood for it, and is loaded again by the next run
+                inputs={key: read.get(digest, digest) for key, digest in part.inputs.items()},
+                products=tuple(p for p in products if _belongs(p, name)),
+            )
             for name, part in self._wanted.items()
         }
         self._write(
@@ -245,6 +269,7 @@ class _Unit:
                 to_plain(value, self._work.root),
                 _run_id(self._work),
                 datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+                key=self._key,
             )
         )
         return value
@@ -278,6 +303,17 @@ _WORDS = {"make": "made", "draw": "only its pictures are drawn", "check": "only 
 def _belongs(product: Product, part: str) -> bool:
     is_picture = product.path.endswith(".png")
     return part == "pictures" if is_picture else part == "result"
+
+
+def _with_inputs(wanted: Part, made: Part | None, unread: Mapping[str, Any]) -> Part:
+    """``wanted`` as it is if the files that were not read are those that it was made from."""
+    before = made.inputs if made is not None else {}
+    return replace(
+        wanted,
+        inputs={
+            k: before.get(k, digest) if digest in unread else digest for k, digest in wanted.inputs.items()
+        },
+    )
 
 
 def _difference(made: Part | None, wanted: Part) -> str:

@@ -80,6 +80,8 @@ class Record:
         Run and local time.
     refresh : bool
         It was asked to be made again, and has not been yet.
+    key : str
+        Of the plan that it was made by. Files that nobody had read then stand in it by their stamps.
     """
 
     stage: str
@@ -90,6 +92,7 @@ class Record:
     made_by: str
     made_at: str
     refresh: bool = False
+    key: str = ""
     format: int = field(default=_FORMAT)
 
 
