@@ -243,3 +243,33 @@ def test_payload_takes_the_psf_of_its_centre():
     builder._psf("g", patch)
     assert builder._psf("z", patch) is None
     assert asked == [("grid", "r00_c00", 14.5, 35.0)]
+
+
+def surface_errors(shape_of, n, bowls, trials=40):
+    """Root mean square errors of surfaces through ``n`` noisy stars, over the frame."""
+    axis = np.linspace(-0.95, 0.95, 9)
+    everywhere = [part.ravel() for part in np.meshgrid(axis, axis)]
+    found = []
+    for seed in range(trials):
+        rng = np.random.default_rng(seed)
+        u, v = rng.uniform(-1, 1, (2, n))
+        error = 10 ** rng.uniform(-2.7, -1.7, n)
+        surface = fit_surface(u, v, shape_of(u, v) + error * rng.normal(size=n), error, bowls=bowls)
+        found.append(basis(*everywhere) @ surface.coefficients - shape_of(*everywhere))
+    return float(np.sqrt(np.mean(np.square(found))))
+
+
+@pytest.mark.parametrize("n", [25, 60])
+def test_a_bowl_needs_fewer_stars(n):
+    def bowl(u, v):
+        return 0.01 + 0.015 * u - 0.008 * v + 0.01 * (u * u + v * v)
+
+    assert surface_errors(bowl, n, True) < 0.9 * surface_errors(bowl, n, False)
+
+
+@pytest.mark.parametrize("n", [25, 60])
+def test_what_is_no_bowl_is_followed_all_the_same(n):
+    def saddle(u, v):
+        return 0.01 * (u * u - v * v) + 0.01 * u * v
+
+    assert surface_errors(saddle, n, True) < 1.1 * surface_errors(saddle, n, False)

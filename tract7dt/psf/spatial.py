@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 F8 = NDArray[np.float64]
 
+#: The mode that is the size.
+SIZE = 0
 #: With fewer stars there is nothing to be said about variation.
 MIN_STARS = 4
 #: Each round measures the stars against the deformed stamp, so that the second one starts near the truth.
@@ -94,7 +96,9 @@ def fit_spatial(
         u, v, value, error = _measured(samples, joint, fine_share, coefficients, radius)
         if len(u) < MIN_STARS:
             break
-        surfaces = [fit_surface(u, v, value[:, mode], error[:, mode]) for mode in range(N_MODES)]
+        surfaces = [
+            fit_surface(u, v, value[:, mode], error[:, mode], bowls=mode == SIZE) for mode in range(N_MODES)
+        ]
         coefficients = np.array([s.coefficients for s in surfaces])
     at_stars = basis(u, v) @ coefficients.T
     limits = np.zeros((N_MODES, 2))

@@ -3,6 +3,11 @@
 Polynomials with a Gaussian prior on each degree's coefficients. How strong each degree is, and how far the
 stars scatter beyond their errors, is unknown: a grid of answers is tried and averaged by evidence (Bayesian
 model averaging; MacKay 1992). Few or faint stars thus give a constant, more a plane, many a curved surface.
+
+What curves the size of a PSF is, before all else, the curved focal surface of a centred system: a bowl, the
+same in all directions, which a tilted detector moves by a plane (Born & Wolf 1999, Principles of Optics, ch. 5).
+So for the size a bowl alone is among the answers: one number instead of three, until the stars show that it is
+not enough.
 """
 
 from __future__ import annotations
@@ -74,7 +79,15 @@ class Surface:
     used: Bool
 
 
-def fit_surface(u: F8, v: F8, value: F8, error: F8) -> Surface:
+def _bowl_and_saddle() -> F8:
+    """Rotation of the coefficients: the two squares become their sum, a bowl, and their difference."""
+    turned = np.eye(n_terms(MAX_DEGREE))
+    squares = [_powers().index((2, 0)), _powers().index((0, 2))]
+    turned[np.ix_(squares, squares)] = np.array([[1, 1], [1, -1]]) / math.sqrt(2)
+    return turned
+
+
+def fit_surface(u: F8, v: F8, value: F8, error: F8, *, bowls: bool = False) -> Surface:
     """Surface through ``value`` +- ``error`` at places ``u``, ``v``.
 
     Parameters
@@ -82,22 +95,25 @@ def fit_surface(u: F8, v: F8, value: F8, error: F8) -> Surface:
     u, v : ndarray (n,)
         -1 to 1 over the frame.
     value, error : ndarray (n,)
+    bowls : bool
+        Whether a curvature that is the same in all directions is among the answers.
     """
-    design = basis(u, v)
+    turned = _bowl_and_saddle()
+    design = basis(u, v) @ turned.T
     used = np.ones(len(value), bool)
     for _ in range(MAX_CLIPS):
-        surface = _average(design[used], value[used], error[used])
-        expected = design @ surface[0]
-        spread = np.sqrt(error**2 + surface[2] ** 2 + np.einsum("ni,ij,nj->n", design, surface[1], design))
+        mean, covariance, scatter = _average(design[used], value[used], error[used], bowls)
+        expected = design @ mean
+        spread = np.sqrt(error**2 + scatter**2 + np.einsum("ni,ij,nj->n", design, covariance, design))
         kept = np.abs(value - expected) <= CLIP_SIGMA * spread
         if kept.sum() < max(3, 0.6 * len(value)) or (kept == used).all():
             break
         used = kept
-    return Surface(*surface, used)
+    return Surface(turned.T @ mean, turned.T @ covariance @ turned, scatter, used)
 
 
-def _strengths(n_stars: int) -> F8:
-    """Prior sigma of each coefficient in each answer that is tried, ndarray (n_answers, n_terms)."""
+def _strengths(n_stars: int, bowls: bool) -> F8:
+    """Prior sigma of each turned coefficient in each answer that is tried, ndarray (n_answers, n_terms)."""
     # a surface with far more freedom than there are stars costs time and is never chosen
     rough = ROUGH if n_stars >= 2 * n_terms(3) else ROUGH[:1]
     degree = np.array([i + j for i, j in _powers()])
@@ -105,12 +121,17 @@ def _strengths(n_stars: int) -> F8:
         (CONSTANT, linear, curved, wild, wild)
         for linear, curved, wild in itertools.product(LINEAR, CURVED, rough)
     ]
-    return np.array(tried)[:, degree]
+    strengths = np.array(tried)[:, degree]
+    if bowls:
+        only = strengths[[row[2] > 0 for row in tried]].copy()
+        only[:, [i for i, powers in enumerate(_powers()) if powers in ((1, 1), (0, 2))]] = 0.0
+        strengths = np.concatenate([strengths, only])
+    return strengths
 
 
-def _average(design: F8, value: F8, error: F8) -> tuple[F8, F8, float]:
-    """Coefficients, their covariance and the scatter, averaged over all strengths by evidence."""
-    strengths = _strengths(len(value))
+def _average(design: F8, value: F8, error: F8, bowls: bool) -> tuple[F8, F8, float]:
+    """Turned coefficients, their covariance and the scatter, averaged over all strengths by evidence."""
+    strengths = _strengths(len(value), bowls)
     means, covariances, evidence = [], [], []
     for scatter, share in SCATTER:
         weight = 1 / (error**2 + scatter**2)
