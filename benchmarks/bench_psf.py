@@ -29,6 +29,7 @@ import pandas as pd  # noqa: E402
 from astropy.io import fits  # noqa: E402
 from astropy.wcs import WCS  # noqa: E402
 from photutils.psf import EPSFBuilder, EPSFStar, EPSFStars  # noqa: E402
+from scipy.spatial import cKDTree  # noqa: E402
 
 from tract7dt import qa  # noqa: E402
 from tract7dt.geometry import cell_boxes  # noqa: E402
@@ -45,6 +46,8 @@ SEEDS = (3, 4, 5, 6, 7, 8, 9, 10, 14)
 SIZE, TILE = (2000, 2000), (9576, 6388)
 #: Pixels that the simulator's configuration crops.
 CROP, TILE_CROP = 100, 319
+#: Places in tables, and distance within which a Gaia star is the catalogue's, pix.
+PLACE, GAIA_MATCH = ["x_pix_white", "y_pix_white"], 2.0
 RADII = np.array([3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0])
 #: Places per axis of a cell at which the stamps are compared with the truth.
 PLACES = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
@@ -56,6 +59,7 @@ class Scene:
 
     field: Field
     gaia: pd.DataFrame
+    sources: pd.DataFrame
     bands: pd.DataFrame
     truth: pd.DataFrame
     full: tuple[int, int]
@@ -110,20 +114,28 @@ def read_scene(folder: Path, crop: int) -> Scene:
     gaia = pd.read_csv(folder / "gaiaxp_synphot.csv")
     x, y = wcs.all_world2pix(gaia["ra"], gaia["dec"], 0)
     gaia["x_pix_white"], gaia["y_pix_white"] = x - crop, y - crop
+    sources = pd.read_csv(folder / "input_catalog.csv")
+    x, y = wcs.all_world2pix(sources["RA"], sources["DEC"], 0)
+    sources["x_pix_white"], sources["y_pix_white"] = x - crop, y - crop
+    # as the stage before has it: Gaia stars that the catalogue lacks are rows, too
+    apart, _ = cKDTree(sources[PLACE]).query(gaia[PLACE])
+    sources = pd.concat([sources, gaia.loc[apart > GAIA_MATCH, PLACE].assign(TYPE="STAR")], ignore_index=True)
     ny, nx = data.shape
     blank = np.broadcast_to(np.float32(0), (ny, nx))
     shown = wcs.deepcopy()
     shown.wcs.crpix = wcs.wcs.crpix - crop
     field = Field(frames, blank, blank, shown, Box(0, nx, 0, ny), 0.505, None, 25.0)
     bands = pd.read_csv(folder / "truth_bands.csv").set_index("band")
-    return Scene(field, gaia, bands, pd.read_csv(folder / "truth.csv"), full, crop)
+    return Scene(field, gaia, sources, bands, pd.read_csv(folder / "truth.csv"), full, crop)
 
 
 def build(scene: Scene, band: str, ngrid: int) -> tuple[BandEpsf, float]:
     """Cells of one band and CPU seconds."""
     cells = [(row, col) for row in range(ngrid) for col in range(ngrid)]
     start = time.process_time()
-    built = build_band(scene.field, band, cells, scene.gaia, EpsfSettings(epsf_ngrid=ngrid))
+    built = build_band(
+        scene.field, band, cells, scene.gaia, EpsfSettings(epsf_ngrid=ngrid), sources=scene.sources
+    )
     return built, time.process_time() - start
 
 

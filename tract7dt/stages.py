@@ -233,13 +233,14 @@ def build_epsf_band(settings: Settings, field: Ref, sources: Ref, band: str) -> 
     from tract7dt import sources as src
 
     work, opened = WorkDir.of(settings), frames.open_field(field.path)
-    cells = _cells(settings, opened, src.read_sources(sources.path))
+    base = src.read_sources(sources.path)
+    cells = _cells(settings, opened, base)
     gaia = None
     if settings.epsf.use_gaiaxp and settings.inputs.gaiaxp_synphot_csv:
         table = src.read_gaia(settings.inputs.gaiaxp_synphot_csv, opened.bands, need_magnitudes=False)
         gaia = src.place_gaia(table, opened)
     with ProgressWriter.of(work.root, "epsf", band) as progress:
-        built = psf.build_band(opened, band, cells, gaia, settings.epsf, progress.update)
+        built = psf.build_band(opened, band, cells, gaia, settings.epsf, progress.update, sources=base.table)
     psf.write_band(built, work)
     qa.draw_epsf_band(settings, work, opened, built)
     return ref_to(work.epsf_band(band), "epsf_band")

@@ -119,7 +119,12 @@ ROWS = (
         same=False,
         also=lambda field: _bands_reused(field) == 1,
     ),
-    Row("the catalogue (a row more)", ("load_inputs", *LATER), _catalogue_row, same=False),
+    Row(
+        "the catalogue (a row more)",
+        ("load_inputs", "augment_gaia", "bright_mask", "build_epsf", *LATER[2:]),
+        _catalogue_row,
+        same=False,
+    ),
     Row("`output_catalog.csv` is missing", ("compute_zp",), _lose_catalogue),
     Row(
         "the fit of a patch is damaged",

@@ -139,6 +139,16 @@ def test_catalogue_row_costs_what_depends_on_it(field: Rerun) -> None:
     assert {"load_inputs", "merge", "compute_zp"} <= made
 
 
+def test_source_more_may_be_a_neighbour_of_psf_stars(field: Rerun) -> None:
+    path = field.folder / field.values["inputs"]["input_catalog"]
+    names, first, *rest = path.read_text().splitlines()
+    moved = dict(zip(names.split(","), first.split(","), strict=True))
+    moved["DEC"] = str(float(moved["DEC"]) + 3 / 3600)
+    path.write_text("\n".join([names, ",".join(moved.values()), *rest]) + "\n")
+    made = field.run()
+    assert set(made["build_epsf"]["why"]) >= {"m400"}
+
+
 def test_gaia_off_and_on(field: Rerun) -> None:
     before = field.catalogue()
     field.set("zp.enabled", False)

@@ -16,6 +16,7 @@ from tract7dt.geometry import cell_boxes, cell_tag
 from tract7dt.psf.analytic import moffat_stamp
 from tract7dt.psf.detection import CellImage, detect_cell
 from tract7dt.psf.diagnosis import diagnose_cell
+from tract7dt.psf.known import KnownSources
 from tract7dt.psf.object_width import width_of_profiles
 from tract7dt.psf.products import BandEpsf, CellMeta
 from tract7dt.psf.quality import measure_quality
@@ -73,6 +74,7 @@ def build_band(
     on_cell: Callable[[int, int], None] | None = None,
     *,
     min_own_stars: int = MIN_OWN_STARS,
+    sources: pd.DataFrame | None = None,
 ) -> BandEpsf:
     """Build the ePSF of every active cell of a band.
 
@@ -94,17 +96,20 @@ def build_band(
         Called with (cells done, cells in all) after each cell.
     min_own_stars : int
         Fewer stars in a cell's stack: borrow.
+    sources : DataFrame, optional
+        The base catalogue (:class:`tract7dt.types.Sources`): where to look for neighbours of stars.
 
     Returns
     -------
     BandEpsf
     """
     boxes = cell_boxes(field.box, epsf.epsf_ngrid)
+    known = KnownSources.none() if sources is None else KnownSources.of_table(sources)
     cells: dict[str, Epsf] = {}
     meta: dict[str, CellMeta] = {}
     for done, (row, col) in enumerate(active_cells, start=1):
         tag = cell_tag(row, col)
-        stamp, record = build_cell(field.frames[band], (row, col), boxes[row, col], gaia, epsf)
+        stamp, record = build_cell(field.frames[band], (row, col), boxes[row, col], gaia, epsf, known)
         meta[tag] = record
         if stamp is not None:
             cells[tag] = stamp
@@ -125,7 +130,12 @@ def build_band(
 
 
 def build_cell(
-    frame: Frame, cell: tuple[int, int], box: Box, gaia: pd.DataFrame | None, epsf: EpsfSettings
+    frame: Frame,
+    cell: tuple[int, int],
+    box: Box,
+    gaia: pd.DataFrame | None,
+    epsf: EpsfSettings,
+    known: KnownSources | None = None,
 ) -> tuple[Epsf | None, CellMeta]:
     """Build the ePSF of one cell of one band, and its record; None where no star serves.
 
@@ -137,10 +147,12 @@ def build_cell(
         The cell in the frame.
     gaia, epsf
         As in :func:`build_band`.
+    known : KnownSources, optional
+        Sources of the catalogue, working frame.
     """
     begin = time.process_time()
     image = detect_cell(frame, box, epsf)
-    selection = select_stars(image, gaia, epsf, frame.fwhm_pix)
+    selection = select_stars(image, gaia, epsf, frame.fwhm_pix, known)
     stack = refine(selection.stamps, selection.fwhm, stack_options(epsf)) if len(selection.chosen) else None
     reason = _why_absent(selection, stack)
     result: Epsf | None = None

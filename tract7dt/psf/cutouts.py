@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ class StarStamps:
         Sky sigma per pixel at the star, scaled counts.
     gain : float
         Electrons per scaled count.
+    beside : tuple of ndarray (m, 3)
+        What is known to lie beside each star: offset from the centre pixel in x and y, and FWHM of its image,
+        pix. Empty where nobody asked.
     """
 
     x: I8
@@ -40,6 +43,7 @@ class StarStamps:
     good: Bool
     noise: F8
     gain: float
+    beside: tuple[F8, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -48,6 +52,18 @@ class StarStamps:
     def k(self) -> int:
         """Width of the cutouts, odd."""
         return self.data.shape[1]
+
+    def subset(self, which: NDArray[np.intp]) -> StarStamps:
+        """The stars of these numbers."""
+        return replace(
+            self,
+            x=self.x[which],
+            y=self.y[which],
+            data=self.data[which],
+            good=self.good[which],
+            noise=self.noise[which],
+            beside=tuple(self.beside[i] for i in which) if self.beside else (),
+        )
 
 
 def cutout(image: NDArray[Any], x: int, y: int, half: int, fill: float) -> NDArray[Any]:

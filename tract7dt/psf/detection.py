@@ -45,6 +45,8 @@ class Detections:
         SEP a / b.
     rms_size : ndarray (n,)
         sqrt(a b), pix.
+    n_pixels : ndarray, int64 (n,)
+        Pixels of the isophote.
     n_bright : ndarray, int64 (n,)
         Pixels above ``epsf.thresh_sigma``.
     """
@@ -54,6 +56,7 @@ class Detections:
     flux: F8
     ratio: F8
     rms_size: F8
+    n_pixels: I8
     n_bright: I8
 
     def __len__(self) -> int:
@@ -178,5 +181,11 @@ def _objects(
     x, y = found["x"].astype(float), found["y"].astype(float)
     a, b = np.maximum(found["a"], 1e-3), np.maximum(found["b"], 1e-3)
     return Detections(
-        x, y, found["flux"].astype(float), (a / b).astype(float), np.sqrt(a * b).astype(float), n_bright
+        x,
+        y,
+        found["flux"].astype(float),
+        (a / b).astype(float),
+        np.sqrt(a * b).astype(float),
+        found["npix"].astype(np.int64),
+        n_bright,
     )

@@ -26,16 +26,26 @@ FOOTPRINT_GROWTH = 2
 
 
 def neighbour_light(
-    image: CellImage, x: int, y: int, own: int, half: int, flux: float, fwhm: float, fit_pix: float
+    image: CellImage,
+    widths: F8,
+    x: int,
+    y: int,
+    own: int,
+    half: int,
+    flux: float,
+    fwhm: float,
+    fit_pix: float,
 ) -> tuple[float, Bool]:
     """Predicted light of all other detections on one star's cutout.
 
-    Each is drawn as a round Moffat profile of its isophotal flux, as wide as the stars or, for an extended
-    object, as its own moments; what a profile does not describe (a trail) is caught by its footprint.
+    Each is drawn as a round Moffat profile that has the isophotal flux within the isophote's area; what a
+    profile does not describe (a trail) is caught by its footprint.
 
     Parameters
     ----------
     image : CellImage
+    widths : ndarray (n,)
+        FWHM of each detection, pix.
     x, y : int
         Centre pixel of the cutout in the window.
     own : int
@@ -61,9 +71,9 @@ def neighbour_light(
     radius = np.hypot(axis[:, None], axis[None, :])
     disc = radius <= fit_pix
     noise = float(image.noise[y, x])
-    width = np.maximum(fwhm, 2.3548 * objects.rms_size)
-    alpha = width / (2 * np.sqrt(2 ** (1 / NEIGHBOUR_BETA) - 1))
-    amplitude = objects.flux * (NEIGHBOUR_BETA - 1) / (np.pi * alpha**2)
+    alpha = widths / (2 * np.sqrt(2 ** (1 / NEIGHBOUR_BETA) - 1))
+    within = 1 - (1 + objects.n_pixels / (np.pi * alpha**2)) ** (1 - NEIGHBOUR_BETA)
+    amplitude = objects.flux / within * (NEIGHBOUR_BETA - 1) / (np.pi * alpha**2)
     distance = np.hypot(objects.x - x, objects.y - y)
     nearest = np.maximum(distance - half * np.sqrt(2), 0)
     reaches = amplitude * (1 + (nearest / alpha) ** 2) ** -NEIGHBOUR_BETA > FOREIGN_SIGMA / 2 * noise

@@ -10,9 +10,10 @@ import sep
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from tract7dt.psf.companions import companion_shares
+from tract7dt.psf.companions import find_companions
 from tract7dt.psf.cutouts import StarStamps, cutout, fit_radius
 from tract7dt.psf.detection import CellImage, stamp_width
+from tract7dt.psf.known import KnownSources, detected_widths, objects_beside
 from tract7dt.psf.locus import stellar_locus
 from tract7dt.psf.neighbours import neighbour_light
 
@@ -30,6 +31,10 @@ Bool = NDArray[np.bool_]
 Origin = Literal["sep", "gaia"]
 #: A neighbour's share of the star's flux within the fit radius above which the star is refused.
 MAX_NEIGHBOUR_SHARE = 0.01
+#: Share up to which the neighbour can be fitted with the star: it still tells how the PSF varies.
+MAX_FITTED_SHARE = 0.3
+#: With fewer stars those serve, too, that have a source of the catalogue so near that its flux is not known.
+FEW_STARS = 5
 #: Tolerance about the stellar locus of half-light radii: relative, and in sigma of the locus.
 LOCUS_TOLERANCE, LOCUS_SIGMA = 0.06, 4.0
 #: Share of a cutout's pixels that may be unusable.
@@ -84,8 +89,9 @@ class Selection:
     fwhm : float
         Width of the stellar locus, pix.
     spare : StarStamps
-        Stars as good as those, but too near to the edge (reason ``edge``) or not needed (``max_stars``) for
-        the stack: they tell how the PSF varies over the frame. Pixels beyond the frame are not good.
+        Stars as good as those, but for the stack too near to the edge (reason ``edge``) or to another star
+        (``min_sep``), with a neighbour at a place that is known (``neighbour``), or not needed
+        (``max_stars``): they tell how the PSF varies over the frame. Pixels beyond the frame are not good.
     """
 
     candidates: tuple[Candidate, ...]
@@ -106,8 +112,21 @@ class _Table:
     detection: I8  # index into the cell's objects, -1: none
 
 
+@dataclass(frozen=True, slots=True)
+class _Cutout:
+    """Pixels of one star, which of them count, and what lies beside it (m, 3)."""
+
+    data: F8
+    good: Bool
+    beside: F8
+
+
 def select_stars(
-    image: CellImage, gaia: pd.DataFrame | None, epsf: EpsfSettings, fwhm_header: float | None
+    image: CellImage,
+    gaia: pd.DataFrame | None,
+    epsf: EpsfSettings,
+    fwhm_header: float | None,
+    known: KnownSources | None = None,
 ) -> Selection:
     """Choose the PSF stars of a cell.
 
@@ -119,6 +138,8 @@ def select_stars(
     epsf : EpsfSettings
     fwhm_header : float or None
         Width from the header, pix: the aperture's until the stars' own is known.
+    known : KnownSources, optional
+        The catalogue's sources, working frame: what lies beside a star, whether or not it was detected.
     """
     table = _candidates(image, gaia, epsf)
     n = len(table.x)
@@ -145,7 +166,9 @@ def select_stars(
         _refuse(reason, ~(np.abs(size - locus) <= tolerance), "size")
         # the relation of a Moffat profile of beta 3.3 truncated at the measuring aperture
         fwhm = float(np.clip(1.72 * locus, 1.5, 30.0))
-    chosen, stamps, spare = _choose(reason, near_edge, image, table, snr, flux, fwhm, epsf)
+    chosen, stamps, spare = _choose(
+        reason, near_edge, image, known or KnownSources.none(), table, snr, flux, fwhm, epsf
+    )
     candidates = tuple(
         Candidate(
             float(table.x[i]) + image.window.x0,
@@ -289,6 +312,7 @@ def _choose(
     reason: NDArray[np.object_],
     near_edge: Bool,
     image: CellImage,
+    known: KnownSources,
     table: _Table,
     snr: F8,
     flux: F8,
@@ -297,51 +321,69 @@ def _choose(
 ) -> tuple[list[int], StarStamps, StarStamps]:
     """Best first: separation, neighbours, number; and the cutouts of the chosen and of the spare."""
     taken: list[int] = []
-    cutouts: dict[int, tuple[F8, Bool]] = {}
-    half = stamp_width(epsf) // 2
+    apart: list[int] = []
+    cutouts: dict[int, _Cutout] = {}
+    half, fit_pix = stamp_width(epsf) // 2, fit_radius(fwhm)
+    catalogue = known.within(image.window)
+    widths = detected_widths(catalogue, image.objects, fwhm)
     for i in sorted(map(int, np.flatnonzero(reason == "")), key=lambda j: -snr[j]):
         if np.count_nonzero(~near_edge[taken]) >= 2 * epsf.max_stars:
             reason[i] = "max_stars"
             continue
-        near = np.hypot(table.x[taken] - table.x[i], table.y[taken] - table.y[i])
-        if (near < epsf.min_sep).any():
-            reason[i] = "min_sep"
-            continue
         x, y = round(float(table.x[i])), round(float(table.y[i]))
-        share, foreign = neighbour_light(
-            image, x, y, int(table.detection[i]), half, float(flux[i]), fwhm, fit_radius(fwhm)
-        )
+        own = int(table.detection[i])
+        share, foreign = neighbour_light(image, widths, x, y, own, half, float(flux[i]), fwhm, fit_pix)
         good = ~(foreign | cutout(image.nonfinite | image.saturated, x, y, half, True))
         clean = good.mean() >= 1 - 2 * MAX_BAD_SHARE or near_edge[i]
-        if share > MAX_NEIGHBOUR_SHARE or not clean:
+        if share > MAX_FITTED_SHARE or not clean:
             reason[i] = "neighbour"
             continue
-        cutouts[i] = (np.where(good, cutout(image.data, x, y, half, 0.0), 0.0).astype(float), good)
-        taken.append(int(i))
-    shares = companion_shares(_stamps(taken, cutouts, image, table, half), fwhm, fit_radius(fwhm))
-    chosen: list[int] = []
-    spare: list[int] = []
-    for i, share in zip(taken, shares, strict=True):
+        place = float(table.x[i]), float(table.y[i])
+        others = objects_beside(catalogue, image.objects, widths, own, *place, fwhm, fit_pix + fwhm)
+        others[:, :2] += table.x[i] - x, table.y[i] - y
+        data = np.where(good, cutout(image.data, x, y, half, 0.0), 0.0).astype(float)
+        cutouts[i] = _Cutout(data, good, others)
+        near = np.hypot(table.x[taken] - table.x[i], table.y[taken] - table.y[i])
         if share > MAX_NEIGHBOUR_SHARE:
             reason[i] = "neighbour"
+            apart.append(i)
+        elif (near < epsf.min_sep).any():
+            reason[i] = "min_sep"
+            apart.append(i)
+        else:
+            taken.append(i)
+    beside = find_companions(_stamps(taken, cutouts, image, table, half), fwhm, fit_pix)
+    told = np.maximum(beside.elsewhere, beside.known) <= MAX_NEIGHBOUR_SHARE
+    alone = told & (beside.unsure <= MAX_NEIGHBOUR_SHARE)
+    if np.count_nonzero(alone & ~near_edge[taken]) < FEW_STARS:
+        alone = told
+    chosen: list[int] = []
+    spare: list[int] = []
+    for i, clean, elsewhere in zip(taken, alone, beside.elsewhere, strict=True):
+        if not clean:
+            reason[i] = "neighbour"
+            if elsewhere <= MAX_NEIGHBOUR_SHARE:
+                spare.append(i)
         elif near_edge[i] or len(chosen) == epsf.max_stars:
             reason[i] = "edge" if near_edge[i] else "max_stars"
             spare.append(i)
         else:
             chosen.append(i)
+    spare += apart
     return chosen, _stamps(chosen, cutouts, image, table, half), _stamps(spare, cutouts, image, table, half)
 
 
 def _stamps(
-    which: list[int], cutouts: dict[int, tuple[F8, Bool]], image: CellImage, table: _Table, half: int
+    which: list[int], cutouts: dict[int, _Cutout], image: CellImage, table: _Table, half: int
 ) -> StarStamps:
     width = 2 * half + 1
     xs, ys = np.rint(table.x[which]).astype(np.int64), np.rint(table.y[which]).astype(np.int64)
     return StarStamps(
         xs + image.window.x0,
         ys + image.window.y0,
-        np.array([cutouts[i][0] for i in which]).reshape(-1, width, width),
-        np.array([cutouts[i][1] for i in which], bool).reshape(-1, width, width),
+        np.array([cutouts[i].data for i in which]).reshape(-1, width, width),
+        np.array([cutouts[i].good for i in which], bool).reshape(-1, width, width),
         image.noise[ys, xs].astype(float),
         image.gain,
+        tuple(cutouts[i].beside for i in which),
     )

@@ -1,8 +1,11 @@
-"""How much wider and longer than a stamp each star is, by least squares in the star's own pixels."""
+"""How much wider and longer than a stamp each star is, by least squares in the star's own pixels.
+
+What is known to lie beside a star is fitted with it, so that its light is not taken for the star's width.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from tract7dt.psf.deform import N_MODES
 from tract7dt.psf.fine_light import FineLight
 from tract7dt.psf.shift import StampShifter
 from tract7dt.psf.small_systems import solve_small
+from tract7dt.psf.wings import MoffatProfile
 
 __all__ = ["StarShapes", "measure_shapes"]
 
@@ -22,6 +26,9 @@ Bool = NDArray[np.bool_]
 MODEL_ERROR = 0.003
 STEPS = 3
 MAX_OFFSET_PIX = 2.0
+#: Nearest objects beside a star that are fitted with it, and share of their light by which a profile that is
+#: the PSF's, only wider, may be wrong in a pixel.
+MAX_BESIDE, BESIDE_ERROR = 4, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ def measure_shapes(
     sky_error: F8,
     radius: float,
 ) -> StarShapes:
-    """Measure size and elongation of stars against their models, all with flux, place and sky.
+    """Measure size and elongation of stars against their models, all with flux, place, sky and what is beside.
 
     Parameters
     ----------
@@ -80,7 +87,9 @@ def measure_shapes(
     data = stars.data[:, core, core] - sky[:, None, None]
     good = stars.good[:, core, core] & (np.hypot(axis[:, None], axis[None, :]) <= radius)
     shifter = StampShifter(k)
-    valid = np.ones(n, bool)
+    beside = _profiles_beside(stars, fine.profile, axis)
+    n_columns = 7 + beside.shape[1]
+    valid, light_beside = np.ones(n, bool), np.zeros_like(data)
     for step in range(STEPS):
         value, by_x, by_y = (part[:, core, core] for part in shifter.models(models, dx, dy))
         x, y = axis[None, None, :] - dx[:, None, None], axis[None, :, None] - dy[:, None, None]
@@ -89,16 +98,22 @@ def measure_shapes(
         light = np.maximum(flux[:, None, None] * value, 0.0)
         variance = (stars.noise**2)[:, None, None] + light / stars.gain + (MODEL_ERROR * light) ** 2
         variance += (flux[:, None, None] * unresolved[core, core]) ** 2
+        variance += light_beside / stars.gain + (BESIDE_ERROR * light_beside) ** 2
         weight = np.where(good, 1 / variance, 0.0).reshape(n, 1, -1)
-        columns = np.stack([value, by_x, by_y, *modes, np.ones_like(value)], axis=1).reshape(n, 7, -1)
+        columns = np.concatenate(
+            [np.stack([value, by_x, by_y, *modes, np.ones_like(value)], axis=1), beside], axis=1
+        ).reshape(n, n_columns, -1)
         weighted = columns * weight
         normal = weighted @ columns.transpose(0, 2, 1)
         normal[:, 6, 6] += 1 / sky_error**2
+        # not brighter than the star, or the star would have been the other one
+        normal[:, range(7, n_columns), range(7, n_columns)] += 1 / flux[:, None] ** 2
         own = data - flux[:, None, None] * fine.at(dx, dy, core)
         found, covariance, solved = solve_small(normal, (weighted @ own.reshape(n, -1, 1))[..., 0])
         valid &= solved & (found[:, 0] > 0)
         flux = np.where(valid, found[:, 0], flux)
         safe = np.where(valid, flux, 1.0)
+        light_beside = np.einsum("nm,nmij->nij", np.maximum(found[:, 7:], 0.0), beside)
         if step < STEPS - 1:
             dx += np.where(valid, np.clip(found[:, 1] / safe, -0.5, 0.5), 0.0)
             dy += np.where(valid, np.clip(found[:, 2] / safe, -0.5, 0.5), 0.0)
@@ -107,3 +122,14 @@ def measure_shapes(
     error = np.sqrt(np.maximum(np.einsum("naa->na", covariance)[:, shape], 0.0)) / safe[:, None]
     valid &= (error > 0).all(1) & np.isfinite(error).all(1)
     return StarShapes(found[:, shape] / safe[:, None], error, flux, dx, dy, valid)
+
+
+def _profiles_beside(stars: StarStamps, profile: MoffatProfile, axis: F8) -> F8:
+    """Images of unit flux of what lies beside each star, ndarray (n, m, k, k); 0 where there is nothing."""
+    nearest = [rows[np.argsort(np.hypot(rows[:, 0], rows[:, 1]))[:MAX_BESIDE]] for rows in stars.beside]
+    images = np.zeros((len(stars), max(map(len, nearest), default=0), len(axis), len(axis)))
+    for i, rows in enumerate(nearest):
+        for j, (x, y, fwhm) in enumerate(rows):
+            wider = replace(profile, alpha=profile.alpha * fwhm / profile.fwhm)
+            images[i, j] = wider.image(axis[None, :] - x, axis[:, None] - y) / wider.total
+    return images

@@ -151,7 +151,7 @@ def _samples(meta: CellMeta, box: Box, options: StackOptions) -> list[_Sample]:
     if meta.stars is not None and stack is not None and stack.used.any():
         use = np.flatnonzero(stack.used)
         start = (stack.flux[use], stack.dx[use], stack.dy[use])
-        found.append(_sample(_subset(meta.stars, use), start, stack.sky[use], box, options))
+        found.append(_sample(meta.stars.subset(use), start, stack.sky[use], box, options))
     if meta.spare is not None and len(meta.spare):
         spare = meta.spare
         sky = np.zeros(len(spare))
@@ -174,17 +174,6 @@ def _sample(stars: StarStamps, start: tuple[F8, F8, F8], sky: F8, box: Box, opti
     n_sky = np.maximum((stars.good & ring).sum((1, 2)), 1)
     u, v = _place(stars.x + start[1], stars.y + start[2], box)
     return _Sample(stars, start, sky, MEDIAN_ERROR * stars.noise / np.sqrt(n_sky), u, v)
-
-
-def _subset(stars: StarStamps, which: NDArray[np.intp]) -> StarStamps:
-    return replace(
-        stars,
-        x=stars.x[which],
-        y=stars.y[which],
-        data=stars.data[which],
-        good=stars.good[which],
-        noise=stars.noise[which],
-    )
 
 
 def _radius(k: int) -> F8:

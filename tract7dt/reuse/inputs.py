@@ -13,6 +13,7 @@ from tract7dt import __version__, geometry, stages
 from tract7dt.errors import ProductError
 from tract7dt.reuse.digests import MISSING, FileDigests, digest_of
 from tract7dt.reuse.field import FieldParts
+from tract7dt.store import sha256_bytes
 from tract7dt.types import Box, Ref
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def _bright_mask(settings: Settings, files: FileDigests, given: Mapping[str, Any
 
 def _build_epsf_band(settings: Settings, files: FileDigests, given: Mapping[str, Any]) -> Digests:
     field, band = FieldParts(given["field"].path), given["band"]
-    found = field.frames([band]) | _cells(settings, field, files, given["sources"])
+    sources = given["sources"]
+    found = field.frames([band]) | _cells(settings, field, files, sources)
+    found["places and sizes of the sources"] = _known_sources(sources.path, files.of(sources.path))
     found["geometry of the field"] = field.part("shape", "wcs")
     if settings.epsf.use_gaiaxp and settings.inputs.gaiaxp_synphot_csv:
         found |= _gaia(settings, files) | {"epoch": field.part("epoch")}
@@ -140,7 +143,7 @@ def _epsf(files: FileDigests, bands: Sequence[Ref]) -> Digests:
 
 
 def _cells(settings: Settings, field: FieldParts, files: FileDigests, sources: Ref) -> Digests:
-    """The cells that hold an active source: all that ePSFs and patches read of the catalogue."""
+    """The cells that hold an active source: all that patches read of the catalogue."""
     if not settings.epsf.skip_empty_epsf_patches:
         return {"active cells": "all"}
     ngrid = settings.epsf.epsf_ngrid
@@ -159,6 +162,19 @@ def _active_cells(path: str, sha256: str, shape: tuple[int, int], ngrid: int) ->
     x, y = active["x_pix_white"].to_numpy(float), active["y_pix_white"].to_numpy(float)
     boxes = geometry.cell_boxes(Box(0, shape[1], 0, shape[0]), ngrid)
     return digest_of([list(cell) for cell, box in boxes.items() if box.contains(x, y).any()])
+
+
+@lru_cache(maxsize=64)
+def _known_sources(path: str, sha256: str) -> str:
+    """What ePSFs read of the catalogue: where stars have neighbours."""
+    from tract7dt import sources
+    from tract7dt.psf.known import KnownSources
+
+    try:
+        known = KnownSources.of_table(sources.read_sources(path).table)
+    except ProductError:
+        return MISSING
+    return sha256_bytes(b"".join(column.tobytes() for column in (known.x, known.y, known.re)))
 
 
 def _fit(ref: Ref) -> list[str]:
