@@ -64,6 +64,15 @@ class StampShifter:
         moved = fft.rfft2(stamp, s=(self.length, self.length)) * self._phase(dx, dy)
         return self._back(moved), self._back(moved * self._ix), self._back(moved * self._iy)
 
+    def curved(self, stamps: F8, dx: F8, dy: F8, factors: F8) -> F8:
+        """Second derivatives by the place of each of ``stamps`` (n, k, k), moved: ndarray (n, k, k).
+
+        Their sum, each by its own of the symmetric ``factors`` (n, 2, 2) of xx, xy, yx and yy.
+        """
+        moved = fft.rfft2(stamps, s=(self.length, self.length)) * self._phase(dx, dy)
+        xx, xy, yy = (factors[:, a, b, None, None] for a, b in ((0, 0), (0, 1), (1, 1)))
+        return self._back(moved * (xx * self._ix**2 + 2 * xy * self._ix * self._iy + yy * self._iy**2))
+
 
 def _odd_fast_length(at_least: int) -> int:
     """Smallest odd product of 3, 5 and 7 that is not below ``at_least``."""
