@@ -14,7 +14,7 @@ STAGE_VERSIONS: Mapping[str, int] = MappingProxyType(
         "load_inputs": 3,
         "augment_gaia": 1,
         "bright_mask": 2,
-        "build_epsf_band": 3,
+        "build_epsf_band": 4,
         "summarise_epsf": 1,
         "build_patches": 1,
         "compose_final_masks": 3,
