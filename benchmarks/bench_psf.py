@@ -34,6 +34,7 @@ from scipy.spatial import cKDTree  # noqa: E402
 from tract7dt import qa  # noqa: E402
 from tract7dt.geometry import cell_boxes  # noqa: E402
 from tract7dt.psf import BandEpsf, build_band, psf_at  # noqa: E402
+from tract7dt.psf.cutouts import fit_radius  # noqa: E402
 from tract7dt.psf.quality import growth_curve  # noqa: E402
 from tract7dt.psf.shift import StampShifter  # noqa: E402
 from tract7dt.psf.tail import wing_stamp  # noqa: E402
@@ -48,6 +49,8 @@ SIZE, TILE = (2000, 2000), (9576, 6388)
 CROP, TILE_CROP = 100, 319
 #: Places in tables, and distance within which a Gaia star is the catalogue's, pix.
 PLACE, GAIA_MATCH = ["x_pix_white", "y_pix_white"], 2.0
+#: Neighbours are counted to this distance, pix; the simulator ends steep profiles at so many half-light radii.
+NEIGHBOURS_TO, TRUNCATED = 40, 8
 RADII = np.array([3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0])
 #: Places per axis of a cell at which the stamps are compared with the truth.
 PLACES = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
@@ -65,12 +68,16 @@ class Scene:
     full: tuple[int, int]
     crop: int
 
-    def true_stamp(self, band: str, x: float, y: float, offset: F8, k: int = 55) -> F8:
-        """Effective PSF at a place of the cropped frame, drawn by galsim."""
+    def true_psf(self, band: str, x: float, y: float) -> galsim.GSObject:
+        """Effective PSF at a place of the cropped frame."""
         b = self.bands.loc[band]
         u, v = 2 * (x + self.crop) / self.full[0] - 1, 2 * (y + self.crop) / self.full[1] - 1
         width = b.fwhm_px * (1 + b.fx * u + b.fy * v + b.fr * (u * u + v * v) / 2)
-        psf = galsim.Moffat(beta=b.beta, fwhm=width).shear(g1=b.g1 + b.g1x * u, g2=b.g2 + b.g2y * v)
+        return galsim.Moffat(beta=b.beta, fwhm=width).shear(g1=b.g1 + b.g1x * u, g2=b.g2 + b.g2y * v)
+
+    def true_stamp(self, band: str, x: float, y: float, offset: F8, k: int = 55) -> F8:
+        """Effective PSF at a place of the cropped frame, drawn by galsim."""
+        psf = self.true_psf(band, x, y)
         centre = galsim.PositionD((k + 1) / 2 + offset[0], (k + 1) / 2 + offset[1])
         image = galsim.ImageD(k, k)
         return np.asarray(psf.drawImage(image=image, scale=1, method="no_pixel", center=centre).array)
@@ -226,6 +233,47 @@ def own_stars(scene: Scene, built: BandEpsf) -> tuple[float, float, int]:
     return float(np.median(biases)), float(1.25 * scatter / np.sqrt(len(biases))), len(biases)
 
 
+def from_neighbours(scene: Scene, built: BandEpsf) -> tuple[int, int, int]:
+    """Stars used; those with more than 1 % of their flux from neighbours within the fit radius; and those of
+    which only neighbours that nobody can measure (S/N below 1 in the band) make it as much.
+    """
+    band, truth = built.grid.band, scene.truth
+    frame, fwhm = scene.field.frames[band], float(scene.bands.fwhm_px[band])
+    x, y = truth["x"].to_numpy() - scene.crop, truth["y"].to_numpy() - scene.crop
+    flux = truth[f"flux_{band}"].to_numpy()
+    round_re = np.nan_to_num((truth["Re"] * np.sqrt(1 - truth["ELL"])).to_numpy())
+    n_eff = 4 * np.pi * (fwhm**2 + (2 * round_re) ** 2) / 2.355**2
+    snr = flux / np.sqrt(flux / frame.gain + n_eff * frame.sky_sigma**2)
+    counts = np.zeros(3, int)
+    half = int(fit_radius(fwhm)) + 2
+    axis = np.arange(-half, half + 1)
+    for star in [c for m in built.meta.values() for c in m.candidates if c.used]:
+        distance = np.hypot(x - star.x, y - star.y)
+        own = int(distance.argmin())
+        disc = np.hypot(axis[:, None] + round(star.y) - y[own], axis[None, :] + round(star.x) - x[own])
+        shares = np.zeros(2)  # of neighbours that can be measured, of all
+        for j in np.flatnonzero((distance < NEIGHBOURS_TO) & (np.arange(len(x)) != own)):
+            image = galsim.ImageD(2 * half + 1, 2 * half + 1)
+            centre = galsim.PositionD(half + 1 + x[j] - round(star.x), half + 1 + y[j] - round(star.y))
+            drawn = true_image(scene, band, truth.iloc[j], x[j], y[j])
+            light = drawn.drawImage(image=image, scale=1, method="no_pixel", center=centre).array
+            share = flux[j] / flux[own] * float(light[disc <= fit_radius(fwhm)].sum())
+            shares += [share * (snr[j] >= 1), share]
+        counts += [1, shares[0] > 0.01, shares[0] <= 0.01 < shares[1]]
+    return int(counts[0]), int(counts[1]), int(counts[2])
+
+
+def true_image(scene: Scene, band: str, source: pd.Series, x: float, y: float) -> galsim.GSObject:
+    """A source of unit flux as the simulator draws it."""
+    psf = scene.true_psf(band, x, y)
+    if source["type"] == "STAR":
+        return psf
+    radius = source["Re"] * np.sqrt(1 - source["ELL"])
+    cut = {"trunc": TRUNCATED * radius, "flux_untruncated": True} if source["n"] >= 2 else {}
+    galaxy = galsim.Sersic(n=source["n"], half_light_radius=radius, **cut).withFlux(1.0)
+    return galsim.Convolve(galaxy.shear(q=1 - source["ELL"], beta=source["THETA"] * galsim.degrees), psf)
+
+
 def fields(tool: Path, keep: Path) -> Iterator[str]:
     """Tables of CPU and accuracy on the 2000 x 2000 fields."""
     yield f"## {SIZE[0]} x {SIZE[1]}, six bands, four cells\n"
@@ -239,6 +287,7 @@ def fields(tool: Path, keep: Path) -> Iterator[str]:
     )
     yield "|---" * 11 + "|"
     medians, pulls, places, cells, own, beyond = [], [], [], [], [], []
+    neighbours = np.zeros(3, int)
     for seed in SEEDS:
         scene = read_scene(simulate(tool, keep / f"field{seed}", SIZE, 6, seed), CROP)
         total = 0.0
@@ -247,6 +296,7 @@ def fields(tool: Path, keep: Path) -> Iterator[str]:
             bias, growth, stars, tails = against_truth(scene, built)
             middle, error, n = own_stars(scene, built)
             own.append(middle)
+            neighbours += from_neighbours(scene, built)
             of_cells = np.median(bias, axis=1)
             cells += [b / built.grid.cells[t].quality["model_error"] for t, b in zip(built.meta, of_cells)]
             within = (
@@ -279,6 +329,11 @@ def fields(tool: Path, keep: Path) -> Iterator[str]:
         f"\nBeyond a bar: {', '.join(beyond) or 'none'}. The {len(cells)} cells' medians over the error that "
         f"meta.json states there: root mean square {root:.2f}, largest {np.abs(cells).max():.1f}. Own stars of "
         f"all bands: mean {100 * np.mean(own):+.3f} +- {100 * np.std(own) / np.sqrt(len(own)):.3f} %."
+    )
+    yield (
+        f"\nOf {neighbours[0]} stars used {neighbours[1]} ({100 * neighbours[1] / neighbours[0]:.1f} %) have more "
+        f"than 1 % of their flux from neighbours within the fit radius; {neighbours[2]} more have it from "
+        f"neighbours of S/N below 1."
     )
 
 
