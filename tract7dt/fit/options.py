@@ -115,7 +115,7 @@ class EngineOptions:
     stamp_coarseness: float = 2.0
     crowd_threshold: float = 0.1
     stamp_radius_max: int = 127
-    stamp_radius_weak: int = 63
+    stamp_radius_weak: int = 39
     freeze: float = 3e-4
     min_tolerance: float = 1e-3
     early_tolerance: float = 1.0
