@@ -83,7 +83,7 @@ def _short_cells(column: pd.Series) -> list[str]:
     """The cells of a short column of text, or of what may be missing."""
     texts = [] if column.dtype.kind in "iub" else column.tolist()
     if texts and all(type(text) is str for text in texts):
-        return [_line([text])[:-1] if _NOT_PLAIN.search(text) else text for text in texts]
+        return ['"' + text.replace('"', '""') + '"' if _NOT_PLAIN.search(text) else text for text in texts]
     cells: list[str] = _writer(column)(slice(0, len(column))).to_pylist()
     return cells
 
