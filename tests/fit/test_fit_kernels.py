@@ -8,9 +8,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cholesky as scipy_cholesky
 
-from tract7dt.fit import errors, gram, measure, normal, profiles, radial, residuals, shapes, spectra, stamps
+from tract7dt.fit import (
+    errors,
+    gram,
+    linear,
+    measure,
+    normal,
+    profiles,
+    radial,
+    residuals,
+    shapes,
+    spectra,
+    stamps,
+)
 from tract7dt.fit.draw import Stamps, draw_sources, load_tables
 from tract7dt.fit.parameters import from_steps, to_steps
+from tract7dt.fit.threads import Team
 from tract7dt.fit.weights import relative_variance, weights, whiten_pixels
 
 TABLES = load_tables("sersic")
@@ -491,3 +504,38 @@ def test_whitened_pixels(nothing):
 def test_sum_of_squares():
     a, b = np.random.default_rng(2).normal(size=(2, 17, 23)).astype(np.float32)
     assert residuals.sum_of_squares(a, b) == pytest.approx(np.sum((a.astype(float) * b) ** 2), rel=1e-5)
+
+
+def test_excess_factor_and_gathered_matrices():
+    rng = np.random.default_rng(4)
+    variance = rng.uniform(0.8, 3, (13, 19)).astype(np.float32)
+    sqrt_w = rng.uniform(0, 2, (13, 19)).astype(np.float32)
+    sqrt_w[rng.uniform(size=sqrt_w.shape) < 0.2] = 0
+    variance[np.unravel_index(np.argmin(sqrt_w), sqrt_w.shape)] = 0.1  # of a pixel that is not used
+    factor, weighed = np.empty_like(variance), np.empty_like(variance)
+    least, power = errors.excess_factor(variance, sqrt_w, factor, weighed)
+    assert least == pytest.approx(variance[sqrt_w > 0].min())
+    expected = np.where(sqrt_w > 0, np.sqrt(np.maximum(variance - np.float32(least), 0)), 0)
+    np.testing.assert_allclose(factor, expected, atol=1e-6)
+    np.testing.assert_allclose(weighed, expected * sqrt_w, atol=1e-6)
+    assert power == pytest.approx(np.sum((expected * sqrt_w) ** 2), rel=1e-5)
+
+    matrix, rows, columns = rng.normal(size=(9, 9)), np.array([8, 0, 3]), np.array([1, 1, 7, 2])
+    left, right = rng.normal(size=3), rng.normal(size=4)
+    expected = left[:, None] * matrix[np.ix_(rows, columns)] * right
+    np.testing.assert_allclose(linear.gathered(matrix, rows, columns, left, right), expected)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 5))
+def test_threads_get_slices_of_the_same_cost(seed, threads):
+    rng = np.random.default_rng(seed)
+    cost = rng.uniform(0, 1, 20)
+    slices = []
+    with Team(threads) as team:
+        team.share(lambda start, stop: slices.append((start, stop)), 20, cost)
+    slices.sort()
+    assert slices[0][0] == 0
+    assert slices[-1][1] == 20
+    assert all(one[1] == other[0] for one, other in zip(slices, slices[1:], strict=False))
+    assert all(cost[a:b].sum() <= cost.sum() / threads + 1.01 for a, b in slices)

@@ -20,7 +20,7 @@ from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 from tract7dt.fit._jit import kernel
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.gram import gram
-from tract7dt.fit.linear import overlaps
+from tract7dt.fit.linear import gathered, overlaps
 from tract7dt.fit.parameters import step_jacobian
 
 F4 = NDArray[np.float32]
@@ -69,6 +69,40 @@ def scale_images(buffer: Any, offset: Any, box: Any, n_images: Any, live: Any, f
                 p, q = buffer[start : start + w], factor[y0 + y, x0:x1]
                 for x in range(w):
                     p[x] *= q[x]
+
+
+@kernel
+def excess_factor(variance: Any, sqrt_w: Any, factor: Any, weighed: Any) -> Any:
+    """What the images of one band are to be multiplied by for the noise beyond the least that a pixel has.
+
+    Parameters
+    ----------
+    variance, sqrt_w : ndarray, float32 (ny, nx)
+        True variance times the fit's weight; sqrt(weight), 0 where a pixel is not used.
+    factor, weighed : ndarray, float32 (ny, nx)
+        Filled: ``sqrt(variance - least)``, 0 where a pixel is not used; and that times ``sqrt_w``.
+
+    Returns
+    -------
+    least : float
+        Smallest ``variance`` of a used pixel, 1 at most.
+    power : float
+        Sum of the squares of ``weighed``.
+    """
+    least, zero = np.float32(1), np.float32(0)
+    for y in range(variance.shape[0]):
+        for x in range(variance.shape[1]):
+            least = min(least, variance[y, x] if sqrt_w[y, x] > 0 else least)
+    power = 0.0
+    for y in range(variance.shape[0]):
+        row = 0.0
+        for x in range(variance.shape[1]):
+            q = sqrt_w[y, x]
+            root = np.sqrt(variance[y, x] - least) if q > 0 else zero
+            factor[y, x], weighed[y, x] = root, root * q
+            row += float(weighed[y, x]) ** 2
+        power += row
+    return float(least), power
 
 
 def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool) -> Covariances:
@@ -163,20 +197,20 @@ class _Band:
 
         f = point.flux[b][layout.owner]
         prior = np.append(evaluator.parameters.flux_prior_precision[b], 0.0)
-        a = matrix[np.ix_(flux_columns, flux_columns)] + np.diag(prior)
-        diagonal = np.diagonal(a)
+        diagonal = matrix[flux_columns, flux_columns] + prior
         self.scale = np.where(point.scale[b] > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0.0)
-        self.factor = _factor(a * self.scale * self.scale[:, None], point.factor[b])
-        c = self.scale[:, None] * matrix[np.ix_(flux_columns, theta_columns)] * f
+        a = gathered(matrix, flux_columns, flux_columns, self.scale, self.scale)  # its diagonal is set to 1
+        self.factor = _factor(a, point.factor[b])
+        c = gathered(matrix, flux_columns, theta_columns, self.scale, f)
         y = dtrtrs(self.factor, c, lower=1)[0] if c.size else c
         self.x = self.scale[:, None] * dtrtrs(self.factor, y, lower=1, trans=1)[0] if c.size else c
-        hessian = matrix[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - y.T @ y
-        used = (self.scale > 0)[:, None]
-        self.a_excess = np.where(used & used.T, excess[np.ix_(flux_columns, flux_columns)], 0.0)
-        c_excess = np.where(used, excess[np.ix_(flux_columns, theta_columns)] * f, 0.0)
+        hessian = gathered(matrix, theta_columns, theta_columns, f, f) - y.T @ y
+        used = (self.scale > 0).astype(float)
+        self.a_excess = gathered(excess, flux_columns, flux_columns, used, used)
+        c_excess = gathered(excess, flux_columns, theta_columns, used, f)
         a_x = self.a_excess @ self.x
         cross = self.x.T @ (c_excess - 0.5 * a_x)
-        more = excess[np.ix_(theta_columns, theta_columns)] * f[:, None] * f - cross - cross.T
+        more = gathered(excess, theta_columns, theta_columns, f, f) - cross - cross.T
         self._sums = [(hessian, more)]
         self.leak = c_excess - a_x
 
@@ -190,17 +224,17 @@ class _Band:
         """Normal matrix with the true variance less that with the fit's. The images in the buffer are spent."""
         layout, q = evaluator.layout, evaluator.scene.sqrt_w[b]
         assert layout is not None
-        least = np.float32(min(1.0, float(np.min(variance, where=q > 0, initial=1.0))))
-        factor = np.sqrt(np.where(q > 0, variance - least, 0))
+        factor, weighed = np.empty_like(q), np.empty_like(q)
+        least, power = excess_factor(variance, q, factor, weighed)
         box, live = point.stamps.box, evaluator.live[b]
         scale_images(evaluator.buffer(b), point.stamps.offset, box, layout.n_images, live, factor)
         excess, everything = np.zeros_like(matrix), np.ones(evaluator.n, bool)
-        self._sum(evaluator, point, b, everything, q * factor, np.float32(0), excess)
+        self._sum(evaluator, point, b, everything, weighed, np.float32(0), excess)
         if crowded.any():
-            self._sum(evaluator, point, b, crowded, q * factor, np.float64(0), excess)
-        excess[-1, -1] = np.sum((q * factor).astype(float) ** 2)
+            self._sum(evaluator, point, b, crowded, weighed, np.float64(0), excess)
+        excess[-1, -1] = power
         if least < 1:
-            excess -= (1 - float(least)) * matrix
+            excess -= (1 - least) * matrix
         return excess
 
     @staticmethod

@@ -240,7 +240,8 @@ class Evaluator:
                 point.projection[part],
             )
 
-        self.team.share(draw_and_solve, scene.n_bands)
+        # in a band without sources there is only the image to be looked at
+        self.team.share(draw_and_solve, scene.n_bands, self.live.sum(axis=1) + 0.1 * self.n)
         point.needed = np.where(
             (level > 0).any(axis=0), np.max(needed, axis=0), np.maximum(self.places.radius - 2, 0)
         )
@@ -311,7 +312,7 @@ class Evaluator:
                 eliminated[start * (self.n + 1) : stop * (self.n + 1)],
             )
 
-        self.team.share(reduce, n_theta)
+        self.team.share(reduce, n_theta, np.arange(1.0, n_theta + 1))  # rows up to the diagonal
         self.team.share(eliminate, n_bands)
         if n_theta:
             # rows of a C array are columns for BLAS: the upper triangle there is the lower one here

@@ -48,6 +48,22 @@ def mirror(matrix: Any) -> None:
             matrix[j, i] = matrix[i, j]
 
 
+@kernel
+def gather(matrix: Any, rows: Any, columns: Any, left: Any, right: Any, out: Any) -> None:
+    """``out[i, j] = left[i] matrix[rows[i], columns[j]] right[j]``, all float64 but the two int64 indices."""
+    for i in range(rows.shape[0]):
+        row, to, a = matrix[rows[i]], out[i], left[i]
+        for j in range(columns.shape[0]):
+            to[j] = a * row[columns[j]] * right[j]
+
+
+def gathered(matrix: F8, rows: NDArray[np.int64], columns: NDArray[np.int64], left: F8, right: F8) -> F8:
+    """A part of a matrix, its rows and columns scaled; without Python's lock, unlike NumPy's indexing."""
+    out = np.empty((len(rows), len(columns)))
+    gather(matrix, rows, columns, left, right, out)
+    return out
+
+
 def overlaps(matrix: F8, scale: F8, flux_columns: NDArray[np.int64]) -> F8:
     """Cosines between the whitened models of one band, float64 (S, S); 0 on the diagonal.
 

@@ -21,7 +21,7 @@ from tract7dt.fit.damping import TRUST, Damping, excess_of
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.linear import solve, solve_blocks, solve_positive
 from tract7dt.fit.parameters import Layout, from_steps, to_steps
-from tract7dt.fit.residuals import local_gain, sum_of_squares
+from tract7dt.fit.residuals import gain_of_bands, sum_of_squares
 from tract7dt.fit.saddle import make_positive
 
 __all__ = ["FLOOR", "TRUST", "Maximum", "Optimiser"]
@@ -293,9 +293,9 @@ class Optimiser:
         local, whole = np.zeros((n_bands, self.n)), np.zeros(n_bands)
 
         def compare(start: int, stop: int) -> None:
-            for b in range(start, stop):
-                before, after = self.point.residuals[b], trial.residuals[b]
-                whole[b] = local_gain(before, after, self.point.stamps.box, local[b])
+            part = slice(start, stop)
+            before, after = self.point.residuals[part], trial.residuals[part]
+            gain_of_bands(before, after, self.point.stamps.box, local[part], whole[part])
 
         self.evaluator.team.share(compare, n_bands)
         gain = float(whole.sum()) + trial.log_prior - self.point.log_prior

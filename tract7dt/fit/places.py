@@ -146,7 +146,7 @@ class Places:
                     empty, level[start:stop], mine,
                 )  # fmt: skip
 
-            self._team.share(draw, scene.n_bands)
+            self._team.share(draw, scene.n_bands, live.sum(axis=1) + 0.1)
             needed = np.max(found, axis=0)
             grow = todo & (needed >= self.radius - 1) & (self.radius < self._largest)
             for s in map(int, np.flatnonzero(todo)):

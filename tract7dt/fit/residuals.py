@@ -119,6 +119,13 @@ def local_gain(before: Any, after: Any, box: Any, gain: Any) -> float:
 
 
 @kernel
+def gain_of_bands(before: Any, after: Any, box: Any, gain: Any, whole: Any) -> None:
+    """:func:`local_gain` of every band, into ``gain`` float64 (nband, S) and ``whole`` float64 (nband,)."""
+    for b in range(before.shape[0]):
+        whole[b] = local_gain(before[b], after[b], box, gain[b])
+
+
+@kernel
 def sum_of_squares(a: Any, b: Any) -> float:
     """Sum of ``(a b)**2`` over two images float32 (ny, nx)."""
     total = 0.0

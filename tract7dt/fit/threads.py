@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Team:
@@ -35,13 +39,26 @@ class Team:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def share(self, work: Callable[[int, int], None], count: int) -> None:
-        """Call ``work(start, stop)`` on slices that cover ``range(count)``, one a thread."""
+    def share(
+        self, work: Callable[[int, int], None], count: int, cost: NDArray[np.floating[Any]] | None = None
+    ) -> None:
+        """Call ``work(start, stop)`` on slices that cover ``range(count)``, one a thread.
+
+        Parameters
+        ----------
+        work : callable
+        count : int
+        cost : ndarray, float (count,), optional
+            What each number costs, if not all cost the same: the slices are to cost the same.
+        """
         parts = min(self.threads, count)
         if self._pool is None or parts < 2:
             work(0, count)
             return
         edges = [count * i // parts for i in range(parts + 1)]
+        if cost is not None:
+            before = np.concatenate([[0.0], np.cumsum(cost)])
+            edges = [int(np.argmin(np.abs(before - before[-1] * i / parts))) for i in range(parts)] + [count]
         others = [self._pool.submit(work, edges[i], edges[i + 1]) for i in range(1, parts)]
         work(0, edges[1])
         for other in others:
