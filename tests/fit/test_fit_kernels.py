@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -537,5 +539,5 @@ def test_threads_get_slices_of_the_same_cost(seed, threads):
     slices.sort()
     assert slices[0][0] == 0
     assert slices[-1][1] == 20
-    assert all(one[1] == other[0] for one, other in zip(slices, slices[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(slices))
     assert all(cost[a:b].sum() <= cost.sum() / threads + 1.01 for a, b in slices)
