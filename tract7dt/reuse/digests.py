@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +97,10 @@ class FileDigests:
         StoreUnreachableError
             The store of a URL does not answer.
         """
-        if not paths:
-            return []
-        given = [str(path) for path in paths]
-        with ThreadPoolExecutor(min(_THREADS, len(given))) as pool:
-            files = list(pool.map(_local, given))
-            marks = {file: _mark(file) for file in files}
-            unknown = [file for file in dict.fromkeys(files) if self._recall(file, marks[file]) is None]
-            found = dict(zip(unknown, pool.map(_read, unknown)))
+        files = _in_parallel(_local, [str(path) for path in paths])
+        marks = {file: _mark(file) for file in files}
+        unknown = [file for file in dict.fromkeys(files) if self._recall(file, marks[file]) is None]
+        found = dict(zip(unknown, _in_parallel(_read, unknown)))
         if found:
             self._remember(found, marks)
         return [found[file] if file in found else str(self._recall(file, marks[file])) for file in files]
@@ -119,20 +115,15 @@ class FileDigests:
         StoreUnreachableError
             The store of a URL does not answer.
         """
-        if not paths:
-            return []
         given = [str(path) for path in paths]
-        with ThreadPoolExecutor(min(_THREADS, len(given))) as pool:
-            files = list(pool.map(_local, given))
-        return [self._known_or_not(*names) for names in zip(given, files)]
+        return [self._known_or_not(*names) for names in zip(given, _in_parallel(_local, given))]
 
     def _known_or_not(self, given: str, file: str) -> str:
         now, mark = time.time_ns(), _mark(file)
         if (digest := self._recall(file, mark)) is not None:
             return digest
-        if (
-            now - max(mark[1:], default=now) < _RACY_NS
-        ):  # the mark of what is not there, or may still change, is none
+        # the mark of what is not there, or may still change, is none
+        if now - max(mark[1:], default=now) < _RACY_NS:
             return self.of(given)
         stands = _UNREAD + digest_of([file, mark])
         self.unread[stands] = Unread(given, file, mark)
@@ -179,6 +170,14 @@ class FileDigests:
         if kept:
             self._known |= kept
             write_json(self._memory, self._known)
+
+
+def _in_parallel(function: Callable[[str], str], names: Sequence[str]) -> list[str]:
+    """``function`` of every name, by a few threads."""
+    if not names:
+        return []
+    with ThreadPoolExecutor(min(_THREADS, len(names))) as pool:
+        return list(pool.map(function, names))
 
 
 def _local(given: str) -> str:
