@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tract7dt.fit.evaluate import Evaluator, Point
-from tract7dt.fit.halo import idle_halo
-from tract7dt.fit.optimise import Maximum, Optimiser
+from tract7dt.fit.halo import idle_halo, influence_of
+from tract7dt.fit.optimise import Optimiser
 from tract7dt.fit.options import EngineOptions
 from tract7dt.fit.parameters import build_layout
 
@@ -49,7 +49,7 @@ def run_early_stages(
     summaries : list of mapping
     """
     parameters, options = evaluator.parameters, evaluator.options
-    live = evaluator.live.copy()
+    live, influence = evaluator.live.copy(), influence_of(start, evaluator)
     evaluator.live &= telling_bands(start, evaluator)[:, None]
     near = np.ones(evaluator.n, bool)
     summaries: list[Mapping[str, Any]] = []
@@ -59,9 +59,15 @@ def run_early_stages(
         )
         theta = maximum.point.theta
         near &= maximum.own < tolerance
-        summaries.append(summary_of(name, maximum, tolerance))
+        summaries.append(
+            stage_summary(
+                name, maximum.status, maximum.iterations, maximum.converged(tolerance), maximum.point.lnp
+            )
+        )
     if options.hold_halo:
-        parameters.idle = near & ~parameters.held & idle_halo(maximum.point, evaluator, owned)
+        # what it was in all bands at the start counts as well as what it has become in those that were looked at
+        influence = np.maximum(influence, influence_of(maximum.point, evaluator))
+        parameters.idle = near & ~parameters.held & idle_halo(influence, owned)
         parameters.held |= parameters.idle
     evaluator.live[...] = live
     return without_shapes_of_moved(theta, parameters.start, options), summaries
@@ -90,15 +96,14 @@ def without_shapes_of_moved(theta: F8, start: F8, options: EngineOptions) -> F8:
     return back
 
 
-def summary_of(name: str, maximum: Maximum, tolerance: float) -> dict[str, Any]:
-    """What ``meta.json`` says of a stage."""
-    done = maximum.converged(tolerance)
+def stage_summary(name: str, status: str, iterations: int, done: Bool, lnp: float) -> dict[str, Any]:
+    """What ``meta.json`` says of a stage; ``done`` (S,) are the sources that have converged."""
     return {
         "name": name,
-        "niter": maximum.iterations,
-        "converged": maximum.status == "converged",
-        "status": maximum.status,
+        "niter": iterations,
+        "converged": status == "converged",
+        "status": status,
         "n_converged": int(done.sum()),
         "n_sources": len(done),
-        "lnp": maximum.point.lnp,
+        "lnp": lnp,
     }

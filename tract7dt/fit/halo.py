@@ -19,14 +19,13 @@ Bool = NDArray[np.bool_]
 _MATTERS = 0.02
 
 
-def idle_halo(point: Point, evaluator: Evaluator, owned: Bool) -> Bool:
+def idle_halo(influence: F8, owned: Bool) -> Bool:
     """Halo sources that do not reach the patch's own, nor another one that does.
 
     Parameters
     ----------
-    point : Point
-        The current point, near the maximum.
-    evaluator : Evaluator
+    influence : ndarray, float64 (S, S)
+        From :func:`influence_of`.
     owned : ndarray, bool (S,)
         The patch's own sources. Without any, no source is idle.
 
@@ -37,7 +36,7 @@ def idle_halo(point: Point, evaluator: Evaluator, owned: Bool) -> Bool:
     if owned.all() or not owned.any():
         return np.zeros(len(owned), bool)
     fitted = owned.copy()
-    reaches = _influence(point, evaluator) > _MATTERS
+    reaches = influence > _MATTERS
     while True:
         # what reaches a halo source that matters, matters
         more = ~fitted & reaches[:, fitted].any(axis=1)
@@ -46,11 +45,11 @@ def idle_halo(point: Point, evaluator: Evaluator, owned: Bool) -> Bool:
         fitted |= more
 
 
-def _influence(point: Point, evaluator: Evaluator) -> F8:
+def influence_of(point: Point, evaluator: Evaluator) -> F8:
     """By how many sigma the fluxes of a source (column) would move without another one (row), float64 (S, S).
 
-    All bands in quadrature, as if there were but the two: ``S/N`` of the one times the cosine of their whitened
-    models.
+    As if there were but the two, ``S/N`` of the one times the cosine of their whitened models; all bands in which
+    they are live in quadrature. ``point`` is the evaluator's current one.
     """
     assert evaluator.layout is not None
     columns = evaluator.layout.flux_columns[:-1]

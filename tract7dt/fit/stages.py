@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tract7dt.fit.early import run_early_stages, summary_of
+from tract7dt.fit.early import run_early_stages, stage_summary
 from tract7dt.fit.errors import covariances
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.measure import light_on_good_pixels, measure
@@ -224,7 +224,8 @@ def _run_stages(
     maximum = Optimiser(evaluator, layout, theta).maximise(
         int(settings.n_opt_iters), tolerance, freeze, settle=True
     )
-    out.stages.append(summary_of("all", maximum, tolerance))
+    done = maximum.converged(tolerance)
+    out.stages.append(stage_summary("all", maximum.status, maximum.iterations, done, maximum.point.lnp))
     return maximum
 
 

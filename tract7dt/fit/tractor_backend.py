@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tract7dt.fit.early import without_shapes_of_moved
+from tract7dt.fit.early import stage_summary, without_shapes_of_moved
 from tract7dt.fit.fit import assemble, single_band
 from tract7dt.fit.options import EngineOptions, FitSettings
 from tract7dt.fit.parameters import Parameters, add_weak_priors, build_layout, build_parameters, usable_start
@@ -179,17 +179,7 @@ def _climb_stages(posterior: Posterior, settings: FitSettings, options: EngineOp
         if name == "positions_only":
             theta = without_shapes_of_moved(theta, parameters.start, options)
         done = summit.gain < stop
-        out.stages.append(
-            {
-                "name": name,
-                "niter": summit.iterations,
-                "converged": summit.status == "converged",
-                "status": summit.status,
-                "n_converged": int(done.sum()),
-                "n_sources": len(done),
-                "lnp": summit.point.lnp,
-            }
-        )
+        out.stages.append(stage_summary(name, summit.status, summit.iterations, done, summit.point.lnp))
     return summit
 
 

@@ -19,7 +19,7 @@ STAGE_VERSIONS: Mapping[str, int] = MappingProxyType(
         "build_patches": 1,
         "compose_final_masks": 3,
         "build_patch_inputs": 1,
-        "fit_patch_batch": 7,
+        "fit_patch_batch": 8,
         "merge": 1,
         "compute_zp": 1,
     }
