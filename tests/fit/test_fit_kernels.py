@@ -164,14 +164,20 @@ def test_relative_variance(seed, noise):
     bad = (rng.uniform(size=data.shape) < 0.2).astype(np.uint8)
     weight = weights(data, bad, sky_sigma, gain, "total" if noise == "total" else "sky")
     true = (sky_sigma**2)[:, None, None] + np.maximum(model, 0) / gain[:, None, None]
+    lowered = np.zeros(data.shape, bool)
     if noise == "lowered":
-        weight *= np.where(rng.uniform(size=data.shape) < 0.5, np.float32(0.3), np.float32(1))
+        lowered = rng.uniform(size=data.shape) < 0.5
+        weight *= np.where(lowered, np.float32(0.3), np.float32(1))
         true = np.maximum(true, 1 / np.maximum(weight, 1e-30), where=weight > 0, out=true)
     q = np.sqrt(weight)
     residual = ((data - model - sky[:, None, None]) * q).astype(np.float32)
     out = np.empty_like(data)
     relative_variance(data * q, q, residual, sky, sky_sigma, gain, out)
-    np.testing.assert_allclose(out, np.where(weight > 0, true * weight, 1), rtol=2e-4)
+    # a lowered weight that happens to be the one with the data's photon noise cannot be told from that
+    total = weight * ((sky_sigma**2)[:, None, None] + np.maximum(data, 0) / gain[:, None, None])
+    told = (np.abs(total - 1) > 1e-3) | ~lowered
+    assert told.mean() > 0.9
+    np.testing.assert_allclose(out[told], np.where(weight > 0, true * weight, 1)[told], rtol=2e-4)
 
 
 @FEW
@@ -453,7 +459,7 @@ def test_normal_equations_against_dense_linear_algebra(seed):
     np.testing.assert_allclose(projection[0, :-1], exact, atol=2e-2)
     expected_h = j @ j.T - c.T @ np.linalg.solve(a, c)
     np.testing.assert_allclose(
-        direct - eliminated.T @ eliminated, expected_h, atol=2e-3 * max(1, np.abs(expected_h).max())
+        direct - eliminated.T @ eliminated, expected_h, atol=2e-3 * np.abs(expected_h).max(initial=1)
     )
     np.testing.assert_allclose(gradient, j @ r, atol=2e-2)
 

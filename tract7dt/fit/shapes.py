@@ -139,7 +139,7 @@ def ellipse(
     """
     ee = math.hypot(ee1, ee2)
     shrink = math.exp(-ee)
-    e = 1 - shrink
+    e = -math.expm1(-ee)  # 1 - shrink, exact for the roundest as well
     c, s, ratio = 1.0, 0.0, 1.0
     if ee > _ROUND:
         c, s, ratio = ee1 / ee, ee2 / ee, e / ee
