@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cholesky as scipy_cholesky
+from scipy.linalg import solve_triangular
 
 from tract7dt.fit import (
     errors,
@@ -439,16 +440,19 @@ def test_normal_equations_against_dense_linear_algebra(seed):
     np.testing.assert_allclose(residual[0].ravel(), r, atol=2e-3)
 
     n_theta = len(owner)
-    gradient, direct = np.empty(n_theta), np.empty((n_theta, n_theta))
-    eliminated = np.empty((n + 1, n_theta))
+    gradient, hessian = np.empty(n_theta), np.empty((n_theta, n_theta))
+    eliminated = np.empty((n_theta, n + 1))
     newton = rng.uniform(size=n) < 0.5
-    some = min(2, n_theta)  # without any derivatives there is nothing to share out
-    for rows in ((0, some), (some, n_theta)):
-        normal.reduce_bands(matrix, flux, projection, owner, theta_columns, *rows, gradient, direct)
-    direct = np.tril(direct) + np.tril(direct, -1).T
     normal.eliminate_bands(
         matrix, factor, scale, flux, projection, owner, flux_columns, theta_columns, newton, eliminated
     )
+    n_blocks = -(-n_theta // normal.BLOCK)
+    some = min(1, n_blocks)  # without any derivatives there is nothing to share out
+    for blocks in ((0, some), (some, n_blocks)):
+        normal.reduce_bands(
+            matrix, flux, projection, eliminated, owner, theta_columns, *blocks, gradient, hessian
+        )
+    hessian = np.tril(hessian) + np.tril(hessian, -1).T
     j = flat[theta_columns] * flux[0][owner][:, None]
     c = model @ j.T
     for t in range(n_theta):
@@ -458,9 +462,7 @@ def test_normal_equations_against_dense_linear_algebra(seed):
     exact[~np.repeat(live[0], n_images)] = 0
     np.testing.assert_allclose(projection[0, :-1], exact, atol=2e-2)
     expected_h = j @ j.T - c.T @ np.linalg.solve(a, c)
-    np.testing.assert_allclose(
-        direct - eliminated.T @ eliminated, expected_h, atol=2e-3 * np.abs(expected_h).max(initial=1)
-    )
+    np.testing.assert_allclose(hessian, expected_h, atol=2e-3 * np.abs(expected_h).max(initial=1))
     np.testing.assert_allclose(gradient, j @ r, atol=2e-2)
 
 
@@ -532,7 +534,38 @@ def test_excess_factor_and_gathered_matrices():
     matrix, rows, columns = rng.normal(size=(9, 9)), np.array([8, 0, 3]), np.array([1, 1, 7, 2])
     left, right = rng.normal(size=3), rng.normal(size=4)
     expected = left[:, None] * matrix[np.ix_(rows, columns)] * right
-    np.testing.assert_allclose(linear.gathered(matrix, rows, columns, left, right), expected)
+    found = np.empty((3, 4))
+    linear.gather(matrix, rows, columns, left, right, found)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_triangular_systems_against_scipy():
+    rng = np.random.default_rng(5)
+    square = rng.normal(size=(7, 7))
+    a, right = square @ square.T + np.eye(7), rng.normal(size=(7, 4))
+    low = a.copy()
+    assert errors.factorise(low)
+    exact = scipy_cholesky(a, lower=True)
+    np.testing.assert_allclose(np.tril(low), exact, rtol=1e-12)
+    solved = right.copy()
+    errors.forward(low, solved)
+    np.testing.assert_allclose(solved, solve_triangular(exact, right, lower=True), rtol=1e-10)
+    errors.backward(low, solved)
+    np.testing.assert_allclose(a @ solved, right, atol=1e-12)
+    a[3, 3] = -1.0
+    assert not errors.factorise(a)
+
+
+def test_sources_that_look_alike_are_marked():
+    vectors = np.array([[1.0, 0, 0], [0.9, 0.4359, 0], [0, 0, 1], [0, 1, 0.1]])
+    matrix = np.eye(5)
+    matrix[:4, :4] = vectors @ vectors.T
+    scale = np.append(1 / np.sqrt(np.diagonal(matrix)[:4]), 1.0)
+    found = np.zeros(4, bool)
+    linear.alike(matrix, scale, np.arange(5), 0.5, found)
+    assert found.tolist() == [True, True, False, False]
+    linear.alike(matrix, scale, np.arange(5), 0.4, found)
+    assert found.tolist() == [True, True, False, True]
 
 
 @FEW

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotri
 
 from tract7dt.fit._jit import kernel
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.gram import gram
-from tract7dt.fit.linear import gathered, overlaps
+from tract7dt.fit.linear import alike, gather
 from tract7dt.fit.parameters import step_jacobian
 
 F4 = NDArray[np.float32]
@@ -105,6 +105,226 @@ def excess_factor(variance: Any, sqrt_w: Any, factor: Any, weighed: Any) -> Any:
     return float(least), power
 
 
+@kernel
+def factorise(a: Any) -> bool:
+    """Lower Cholesky factor in place; False, with anything in it, if the matrix is not positive definite."""
+    n = a.shape[0]
+    for i in range(n):
+        row_i = a[i]
+        for j in range(i + 1):
+            row_j = a[j]
+            t = row_i[j]
+            for k in range(j):
+                t -= row_i[k] * row_j[k]
+            if j < i:
+                row_i[j] = t / row_j[j]
+            elif t > 0:
+                row_i[i] = np.sqrt(t)
+            else:
+                return False
+    return True
+
+
+@kernel
+def forward(low: Any, right: Any) -> None:
+    """``L^-1`` times ``right`` float64 (n, m), in place; ``low`` (n, n) holds L on and below the diagonal."""
+    for i in range(low.shape[0]):
+        to = right[i]
+        for k in range(i):
+            w = low[i, k]
+            if w != 0.0:
+                above = right[k]
+                for t in range(right.shape[1]):
+                    to[t] -= w * above[t]
+        w = 1 / low[i, i]
+        for t in range(right.shape[1]):
+            to[t] *= w
+
+
+@kernel
+def backward(low: Any, right: Any) -> None:
+    """``L^-T`` times ``right`` float64 (n, m), in place."""
+    for i in range(low.shape[0] - 1, -1, -1):
+        of = right[i]
+        w = 1 / low[i, i]
+        for t in range(right.shape[1]):
+            of[t] *= w
+        for k in range(i):
+            w = low[i, k]
+            if w != 0.0:
+                to = right[k]
+                for t in range(right.shape[1]):
+                    to[t] -= w * of[t]
+
+
+@kernel
+def reduce_band(
+    buffer: Any,
+    offset: Any,
+    box: Any,
+    n_images: Any,
+    first: Any,
+    live: Any,
+    sqrt_w: Any,
+    variance: Any,
+    normal: Any,
+    fit_scale: Any,
+    rough: Any,
+    flux: Any,
+    prior_precision: Any,
+    owner: Any,
+    flux_columns: Any,
+    theta_columns: Any,
+    factor: Any,
+    scale: Any,
+    x: Any,
+    a_excess: Any,
+    leak: Any,
+    hessian: Any,
+    more: Any,
+) -> None:
+    """Normal matrices of one band with the weights of the fit (A, C), and their excess with the true variance.
+
+    Where models overlap as in a crowd, all are summed again in float64: what tells the sources apart is a tiny
+    difference of large numbers there. For the same reason the noise beyond that of the weights is kept by itself:
+    without it the sandwich is the inverse of the Hessian, to the last digit. The images in the buffer are spent.
+
+    Parameters
+    ----------
+    buffer, offset, box, n_images, first, live
+        Whitened images (:mod:`tract7dt.fit.gram`).
+    sqrt_w, variance : ndarray, float32 (ny, nx)
+        sqrt(weight); true variance times the fit's weight.
+    normal, fit_scale, rough, flux
+        The fit's matrix (N, N), scale (S + 1,), factor (S + 1, S + 1) and fluxes (S,):
+        :func:`tract7dt.fit.normal.solve_bands`.
+    prior_precision : ndarray, float64 (S,)
+        Of the fluxes.
+    owner, flux_columns, theta_columns : ndarray, int64 (nT,), (S + 1,), (nT,)
+    factor : ndarray, float64 (S + 1, S + 1)
+        Filled with L of the scaled A.
+    scale : ndarray, float64 (S + 1,)
+        Filled with ``diag(A)**-1/2``, 0 where there are no pixels.
+    x : ndarray, float64 (S + 1, nT)
+        Filled: ``A^-1 C``.
+    a_excess, leak : ndarray, float64 (S + 1, S + 1), (S + 1, nT)
+        Filled: excess of A, and of C less that of ``A x``.
+    hessian, more : ndarray, float64 (nT, nT)
+        Filled: the Hessian of the band, and what it has more with the true variance.
+    """
+    n, n_theta = flux.shape[0], owner.shape[0]
+    crowded = np.zeros(n, np.bool_)
+    alike(normal, fit_scale, flux_columns, _CROWDED, crowded)
+    nothing, matrix = np.zeros(normal.shape[0]), normal.copy()
+    if crowded.any():
+        gram(
+            buffer,
+            offset,
+            box,
+            n_images,
+            first,
+            live,
+            crowded,
+            sqrt_w,
+            sqrt_w,
+            np.float64(0),
+            matrix,
+            nothing,
+        )
+    spread, weighed = np.empty_like(sqrt_w), np.empty_like(sqrt_w)
+    least, power = excess_factor(variance, sqrt_w, spread, weighed)
+    scale_images(buffer, offset, box, n_images, live, spread)
+    excess, everything = np.zeros_like(matrix), np.ones(n, np.bool_)
+    gram(
+        buffer,
+        offset,
+        box,
+        n_images,
+        first,
+        live,
+        everything,
+        weighed,
+        weighed,
+        np.float32(0),
+        excess,
+        nothing,
+    )
+    if crowded.any():
+        gram(
+            buffer,
+            offset,
+            box,
+            n_images,
+            first,
+            live,
+            crowded,
+            weighed,
+            weighed,
+            np.float64(0),
+            excess,
+            nothing,
+        )
+    excess[-1, -1] = power
+    if least < 1:
+        excess -= (1 - least) * matrix
+
+    f, used = np.empty(n_theta), np.zeros(n + 1)
+    for t in range(n_theta):
+        f[t] = flux[owner[t]]
+    for s in range(n + 1):
+        d = matrix[flux_columns[s], flux_columns[s]] + (prior_precision[s] if s < n else 0.0)
+        used[s] = 1.0 if fit_scale[s] > 0 else 0.0
+        scale[s] = used[s] / np.sqrt(d if d > 0 else 1.0)
+    gather(matrix, flux_columns, flux_columns, scale, scale, factor)
+    for s in range(n + 1):
+        factor[s, s] = 1 + _RIDGE
+    if not factorise(factor):
+        factor[:] = rough
+    gather(matrix, flux_columns, theta_columns, scale, f, x)
+    forward(factor, x)
+    gather(matrix, theta_columns, theta_columns, f, f, hessian)
+    hessian -= np.dot(x.T, x)
+    backward(factor, x)
+    for s in range(n + 1):
+        x[s] *= scale[s]
+    gather(excess, flux_columns, flux_columns, used, used, a_excess)
+    gather(excess, flux_columns, theta_columns, used, f, leak)
+    a_x = np.dot(a_excess, x)
+    cross = np.dot(x.T, leak - 0.5 * a_x)
+    gather(excess, theta_columns, theta_columns, f, f, more)
+    more -= cross + cross.T
+    leak -= a_x
+
+
+@kernel
+def flux_variance(
+    factor: Any, scale: Any, x: Any, a_excess: Any, leak: Any, inverse: Any, shared: Any, out: Any
+) -> None:
+    """Diagonal of the covariance of fluxes and sky of one band, into ``out`` float64 (S + 1,).
+
+    Parameters
+    ----------
+    factor, scale, x, a_excess, leak
+        From :func:`reduce_band`.
+    inverse, shared : ndarray, float64 (nT, nT)
+        Inverse of the Hessian, covariance of the shared parameters.
+    """
+    a_inverse = np.diag(scale)
+    forward(factor, a_inverse)
+    backward(factor, a_inverse)
+    for s in range(len(scale)):
+        a_inverse[s] *= scale[s]
+    own, through = np.dot(a_inverse, a_excess), np.dot(x, shared)
+    mixed, known = np.dot(a_inverse, leak), np.dot(x, inverse)
+    for s in range(len(scale)):
+        total = a_inverse[s, s]
+        for t in range(len(scale)):
+            total += own[s, t] * a_inverse[s, t]
+        for t in range(x.shape[1]):
+            total += through[s, t] * x[s, t] - 2 * mixed[s, t] * known[s, t]
+        out[s] = total
+
+
 def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool) -> Covariances:
     """Covariances at the current point. The images in the evaluator's buffer are spent: call this last.
 
@@ -123,7 +343,7 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     assert layout is not None
     owner, column = layout.owner, layout.column
     n_theta = len(owner)
-    bands, hessian, excess = _reduce(evaluator, point, variance, n_theta)
+    reduced, hessian, excess = _reduce(evaluator, point, variance, n_theta)
     rows, columns = layout.pairs
     _, prior = evaluator.parameters.prior_derivatives(point.theta)
     hessian[rows, columns] += prior[owner[rows], column[rows], column[columns]]
@@ -134,8 +354,10 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     flux_err, sky_err = np.full((scene.n_bands, n), np.nan), np.full(scene.n_bands, np.nan)
 
     def spread(start: int, stop: int) -> None:
+        found = np.empty(n + 1)
         for b in range(start, stop):
-            sigma = np.sqrt(np.maximum(bands[b].flux_variance(inverse, shared), 0))
+            flux_variance(*reduced.of(b), inverse, shared, found)
+            sigma = np.sqrt(np.maximum(found, 0))
             flux_err[b] = np.where(evaluator.live[b], sigma[:-1], np.nan)
             sky_err[b] = sigma[-1] if scene.weight_sum[b] > 0 else np.nan
 
@@ -153,138 +375,76 @@ def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool
     return Covariances(block, flux_err, sky_err)
 
 
-def _reduce(evaluator: Evaluator, point: Point, variance: F4, n_theta: int) -> tuple[list[_Band], F8, F8]:
-    """All bands, and the sums of their Hessians and of what these have more with the true variance.
+@dataclass
+class _Reduced:
+    """What :func:`reduce_band` leaves of every band for the errors of its fluxes."""
 
-    A few bands at a time: a band's matrices take 1 MB for 60 galaxies, and only the sums are needed of them.
-    """
-    hessian, excess = np.zeros((n_theta, n_theta)), np.zeros((n_theta, n_theta))
-    reduced: dict[int, _Band] = {}
-    at_once = 1 if evaluator.team.threads == 1 else _AT_ONCE * evaluator.team.threads
-    for first in range(0, evaluator.scene.n_bands, at_once):
-        count = min(at_once, evaluator.scene.n_bands - first)
+    factor: F8
+    scale: F8
+    x: F8
+    a_excess: F8
+    leak: F8
 
-        def reduce(start: int, stop: int, first: int = first) -> None:
-            for b in range(first + start, first + stop):
-                reduced[b] = _Band(evaluator, point, variance[b], b)
-
-        evaluator.team.share(reduce, count)
-        for b in range(first, first + count):
-            own, more = reduced[b].take_sums()
-            hessian += own
-            excess += more
-    return [reduced[b] for b in range(evaluator.scene.n_bands)], hessian, excess
-
-
-class _Band:
-    """Normal matrices of one band with the weights of the fit (A, C), and their excess with the true variance.
-
-    Where models overlap as in a crowd, all are summed again in float64: what tells the sources apart is a tiny
-    difference of large numbers there. For the same reason the noise beyond that of the weights is kept by itself:
-    without it the sandwich is the inverse of the Hessian, to the last digit.
-    """
-
-    def __init__(self, evaluator: Evaluator, point: Point, variance: F4, b: int) -> None:
-        layout, scene = evaluator.layout, evaluator.scene
-        assert layout is not None
-        flux_columns, theta_columns = layout.flux_columns, layout.theta_columns
-        matrix = point.matrix[b]
-        crowded = overlaps(matrix, point.scale[b], flux_columns).max(axis=0, initial=0.0) > _CROWDED
-        if crowded.any():
-            matrix = matrix.copy()
-            self._sum(evaluator, point, b, crowded, scene.sqrt_w[b], np.float64(0), matrix)
-        excess = self._excess(evaluator, point, variance, b, crowded, matrix)
-
-        f = point.flux[b][layout.owner]
-        prior = np.append(evaluator.parameters.flux_prior_precision[b], 0.0)
-        diagonal = matrix[flux_columns, flux_columns] + prior
-        self.scale = np.where(point.scale[b] > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 0.0)
-        a = gathered(matrix, flux_columns, flux_columns, self.scale, self.scale)  # its diagonal is set to 1
-        self.factor = _factor(a, point.factor[b])
-        c = gathered(matrix, flux_columns, theta_columns, self.scale, f)
-        y = dtrtrs(self.factor, c, lower=1)[0] if c.size else c
-        self.x = self.scale[:, None] * dtrtrs(self.factor, y, lower=1, trans=1)[0] if c.size else c
-        hessian = gathered(matrix, theta_columns, theta_columns, f, f) - y.T @ y
-        used = (self.scale > 0).astype(float)
-        self.a_excess = gathered(excess, flux_columns, flux_columns, used, used)
-        c_excess = gathered(excess, flux_columns, theta_columns, used, f)
-        a_x = self.a_excess @ self.x
-        cross = self.x.T @ (c_excess - 0.5 * a_x)
-        more = gathered(excess, theta_columns, theta_columns, f, f) - cross - cross.T
-        self._sums = [(hessian, more)]
-        self.leak = c_excess - a_x
-
-    def take_sums(self) -> tuple[F8, F8]:
-        """The Hessian of the band and what it has more with the true variance; once only, it is not kept."""
-        return self._sums.pop()
-
-    def _excess(
-        self, evaluator: Evaluator, point: Point, variance: F4, b: int, crowded: Bool, matrix: F8
-    ) -> F8:
-        """Normal matrix with the true variance less that with the fit's. The images in the buffer are spent."""
-        layout, q = evaluator.layout, evaluator.scene.sqrt_w[b]
-        assert layout is not None
-        factor, weighed = np.empty_like(q), np.empty_like(q)
-        least, power = excess_factor(variance, q, factor, weighed)
-        box, live = point.stamps.box, evaluator.live[b]
-        scale_images(evaluator.buffer(b), point.stamps.offset, box, layout.n_images, live, factor)
-        excess, everything = np.zeros_like(matrix), np.ones(evaluator.n, bool)
-        self._sum(evaluator, point, b, everything, weighed, np.float32(0), excess)
-        if crowded.any():
-            self._sum(evaluator, point, b, crowded, weighed, np.float64(0), excess)
-        excess[-1, -1] = power
-        if least < 1:
-            excess -= (1 - least) * matrix
-        return excess
-
-    @staticmethod
-    def _sum(
-        evaluator: Evaluator,
-        point: Point,
-        b: int,
-        which: Bool,
-        sqrt_w: F4,
-        zero: np.floating[Any],
-        matrix: F8,
-    ) -> None:
-        """Replace the entries of some sources in a normal matrix by those of the images in the buffer."""
-        layout = evaluator.layout
-        assert layout is not None
-        gram(
-            evaluator.buffer(b),
-            point.stamps.offset,
-            point.stamps.box,
-            layout.n_images,
-            layout.first,
-            evaluator.live[b],
-            which,
-            sqrt_w,
-            sqrt_w,
-            zero,
-            matrix,
-            np.zeros(len(matrix)),
+    @classmethod
+    def empty(cls, n_bands: int, n: int, n_theta: int) -> _Reduced:
+        """Room for ``n`` sources and ``n_theta`` shared parameters."""
+        return cls(
+            np.empty((n_bands, n + 1, n + 1)),
+            np.empty((n_bands, n + 1)),
+            np.empty((n_bands, n + 1, n_theta)),
+            np.empty((n_bands, n + 1, n + 1)),
+            np.empty((n_bands, n + 1, n_theta)),
         )
 
-    def solve(self, right: F8) -> F8:
-        """``A^-1 right``, 0 in the rows of sources without pixels."""
-        solved: F8 = dpotrs(self.factor, self.scale[:, None] * right, lower=1)[0]
-        return self.scale[:, None] * solved
-
-    def flux_variance(self, inverse: F8, shared: F8) -> F8:
-        """Diagonal of the covariance of fluxes and sky, float64 (S + 1,)."""
-        a_inverse = self.solve(np.eye(len(self.scale)))
-        own = np.diagonal(a_inverse) + np.einsum("ij,ij->i", a_inverse @ self.a_excess, a_inverse)
-        through = np.einsum("ij,ij->i", self.x @ shared, self.x)
-        mixed = np.einsum("ij,ij->i", a_inverse @ self.leak, self.x @ inverse)
-        return own + through - 2 * mixed
+    def of(self, b: int) -> tuple[F8, F8, F8, F8, F8]:
+        """The arrays of one band, as the kernels take them."""
+        return self.factor[b], self.scale[b], self.x[b], self.a_excess[b], self.leak[b]
 
 
-def _factor(a: F8, rough: F8) -> F8:
-    """Lower Cholesky factor of a scaled normal matrix with a ridge of ``_RIDGE``; ``rough`` if there is none."""
-    diagonal = np.arange(len(a))
-    a[diagonal, diagonal] = 1 + _RIDGE
-    factor, info = dpotrf(a, lower=1)
-    return factor if info == 0 else rough
+def _reduce(evaluator: Evaluator, point: Point, variance: F4, n_theta: int) -> tuple[_Reduced, F8, F8]:
+    """All bands, and the sums of their Hessians and of what these have more with the true variance.
+
+    A few bands at a time: only the sums are needed of their largest matrices. These are added in the order of the
+    bands, whatever thread has made them.
+    """
+    layout, scene = evaluator.layout, evaluator.scene
+    assert layout is not None
+    n_bands = scene.n_bands
+    reduced = _Reduced.empty(n_bands, evaluator.n, n_theta)
+    at_once = min(n_bands, 1 if evaluator.team.threads == 1 else _AT_ONCE * evaluator.team.threads)
+    sums = np.zeros((2, n_theta, n_theta))
+    terms = np.empty((at_once, 2, n_theta, n_theta))
+    for begin in range(0, n_bands, at_once):
+        count = min(at_once, n_bands - begin)
+
+        def reduce(start: int, stop: int, begin: int = begin) -> None:
+            for i in range(start, stop):
+                b = begin + i
+                reduce_band(
+                    evaluator.buffer(b),
+                    point.stamps.offset,
+                    point.stamps.box,
+                    layout.n_images,
+                    layout.first,
+                    evaluator.live[b],
+                    scene.sqrt_w[b],
+                    variance[b],
+                    point.matrix[b],
+                    point.scale[b],
+                    point.factor[b],
+                    point.flux[b],
+                    evaluator.parameters.flux_prior_precision[b],
+                    layout.owner,
+                    layout.flux_columns,
+                    layout.theta_columns,
+                    *reduced.of(b),
+                    *terms[i],
+                )
+
+        evaluator.team.share(reduce, count)
+        for i in range(count):
+            sums += terms[i]
+    return reduced, sums[0], sums[1]
 
 
 def _inverse(hessian: F8) -> F8:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsyrk
 
 from tract7dt.fit.curvature import model_curvature
 from tract7dt.fit.draw import Stamps, draw_sources, load_tables
-from tract7dt.fit.linear import mirror, overlaps
-from tract7dt.fit.normal import eliminate_bands, reduce_bands, solve_bands
+from tract7dt.fit.linear import alike, mirror
+from tract7dt.fit.normal import BLOCK, eliminate_bands, reduce_bands, solve_bands
 from tract7dt.fit.options import EngineOptions
 from tract7dt.fit.parameters import Layout, Parameters, filled
 from tract7dt.fit.places import Places
+from tract7dt.fit.residuals import gain_of_bands
 from tract7dt.fit.scene import Scene
 from tract7dt.fit.threads import Team
 from tract7dt.fit.workspace import Workspace
@@ -51,6 +51,10 @@ class Point:
     log_prior : float
     source_log_prior : ndarray, float64 (S,)
         Its part that belongs to the shared parameters of each source.
+    gain : float
+        Of a trial: log-posterior above that of the point that was the current one; 0 if not asked for.
+    local_gain : ndarray, float64 (S,)
+        Its part in the surroundings of every source.
     """
 
     theta: F8
@@ -69,6 +73,8 @@ class Point:
     chi2: F8
     log_prior: float
     source_log_prior: F8
+    gain: float
+    local_gain: F8
 
     @property
     def lnp(self) -> float:
@@ -147,11 +153,19 @@ class Evaluator:
         return self.accept(self.evaluate(theta, np.ones(self.n, bool)))
 
     # ---------------------------------------------------------------- points
-    def evaluate(self, theta: F8, changed: Bool, recentre: bool = False) -> Point:
+    def evaluate(self, theta: F8, changed: Bool, recentre: bool = False, compare: bool = False) -> Point:
         """The point ``theta``, drawing only the sources that differ from the current point.
 
-        The trial shares buffers with the next trial: accept it, or let it go. ``recentre`` puts the changed
-        sources on the pixels nearest to them.
+        The trial shares buffers with the next trial: accept it, or let it go.
+
+        Parameters
+        ----------
+        theta : ndarray, float64 (S, 6)
+        changed : ndarray, bool (S,)
+        recentre : bool
+            Put the changed sources on the pixels nearest to them.
+        compare : bool
+            Fill what the trial gains over the current point.
         """
         before = self.current
         slot = np.zeros(self.n, np.int64)
@@ -178,19 +192,29 @@ class Evaluator:
             chi2=np.empty(n_bands),
             log_prior=0.0,
             source_log_prior=self.parameters.log_prior(theta),
+            gain=0.0,
+            local_gain=np.zeros(self.n),
         )
-        self._draw_and_solve(point)
+        whole, local = self._draw_and_solve(point, before if compare else None)
         point.log_prior = float(point.source_log_prior.sum()) + self._flux_log_prior(point.flux)
+        if compare and before is not None:
+            point.gain = whole + point.log_prior - before.log_prior
+            point.local_gain = local + point.source_log_prior - before.source_log_prior
         self.work.evaluations += 1
         self.work.drawn += int(changed.sum())
         return point
 
-    def _draw_and_solve(self, point: Point) -> None:
-        """Draw the changed sources into the buffers, and fill radii, fluxes, skies and residuals of the point."""
+    def _draw_and_solve(self, point: Point, before: Point | None) -> tuple[float, F8]:
+        """Draw the changed sources into the buffers, and fill radii, fluxes, skies and residuals of the point.
+
+        Returns the gain in log-likelihood over the point ``before``, and its part in the boxes of the sources
+        there; 0 without one.
+        """
         layout, scene, parameters, stamps = self.layout, self.scene, self.parameters, point.stamps
         assert layout is not None
         level = self._level()
         needed: list[I8] = []
+        local, whole = np.zeros((scene.n_bands, self.n)), np.zeros(scene.n_bands)
 
         def draw_and_solve(start: int, stop: int) -> None:
             part = slice(start, stop)
@@ -239,6 +263,9 @@ class Evaluator:
                 point.residuals[part],
                 point.projection[part],
             )
+            if before is not None:
+                residuals = before.residuals[part], point.residuals[part]
+                gain_of_bands(*residuals, before.stamps.box, local[part], whole[part])
 
         # in a band without sources there is only the image to be looked at
         self.team.share(draw_and_solve, scene.n_bands, self.live.sum(axis=1) + 0.1 * self.n)
@@ -246,6 +273,7 @@ class Evaluator:
             (level > 0).any(axis=0), np.max(needed, axis=0), np.maximum(self.places.radius - 2, 0)
         )
         self._stale = point.changed.copy()
+        return float(whole.sum()), local.sum(axis=0)
 
     def accept(self, point: Point) -> Point:
         """Make a trial the current point."""
@@ -282,13 +310,14 @@ class Evaluator:
         owner, column = layout.owner, layout.column
         n_theta, n_bands = len(owner), self.scene.n_bands
         gradient, hessian = np.empty(n_theta), np.empty((n_theta, n_theta))
-        eliminated = np.empty((n_bands * (self.n + 1), n_theta))
+        eliminated = np.empty((n_theta, n_bands * (self.n + 1)))
 
         def reduce(start: int, stop: int) -> None:
             reduce_bands(
                 point.matrix,
                 point.flux,
                 point.projection,
+                eliminated,
                 owner,
                 layout.theta_columns,
                 start,
@@ -309,14 +338,12 @@ class Evaluator:
                 layout.flux_columns,
                 layout.theta_columns,
                 newton,
-                eliminated[start * (self.n + 1) : stop * (self.n + 1)],
+                eliminated[:, start * (self.n + 1) : stop * (self.n + 1)],
             )
 
-        self.team.share(reduce, n_theta, np.arange(1.0, n_theta + 1))  # rows up to the diagonal
         self.team.share(eliminate, n_bands)
-        if n_theta:
-            # rows of a C array are columns for BLAS: the upper triangle there is the lower one here
-            dsyrk(-1.0, eliminated.T, beta=1.0, c=hessian.T, overwrite_c=1)
+        n_blocks = -(-n_theta // BLOCK)
+        self.team.share(reduce, n_blocks, np.arange(1.0, n_blocks + 1))  # rows end at the diagonal
         mirror(hessian)
         pull, extra = p.prior_derivatives(point.theta)
         gradient += pull[owner, column]
@@ -397,7 +424,7 @@ class Evaluator:
         assert self.layout is not None
         found = np.zeros(self.n, bool)
         for matrix, scale in zip(point.matrix, point.scale, strict=True):
-            found |= overlaps(matrix, scale, self.layout.flux_columns).max(axis=0, initial=0.0) > _INSEPARABLE
+            alike(matrix, scale, self.layout.flux_columns, _INSEPARABLE, found)
         return found
 
     def buffer(self, b: int) -> F4:

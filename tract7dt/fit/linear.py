@@ -57,15 +57,9 @@ def gather(matrix: Any, rows: Any, columns: Any, left: Any, right: Any, out: Any
             to[j] = a * row[columns[j]] * right[j]
 
 
-def gathered(matrix: F8, rows: NDArray[np.int64], columns: NDArray[np.int64], left: F8, right: F8) -> F8:
-    """A part of a matrix, its rows and columns scaled; without Python's lock, unlike NumPy's indexing."""
-    out = np.empty((len(rows), len(columns)))
-    gather(matrix, rows, columns, left, right, out)
-    return out
-
-
-def overlaps(matrix: F8, scale: F8, flux_columns: NDArray[np.int64]) -> F8:
-    """Cosines between the whitened models of one band, float64 (S, S); 0 on the diagonal.
+@kernel
+def alike(matrix: Any, scale: Any, flux_columns: Any, cosine: float, found: Any) -> None:
+    """Mark the sources whose whitened models in one band have a cosine above a limit with another's.
 
     Parameters
     ----------
@@ -75,11 +69,15 @@ def overlaps(matrix: F8, scale: F8, flux_columns: NDArray[np.int64]) -> F8:
         ``diag(A)**-1/2`` of the models and the sky.
     flux_columns : ndarray, int64 (S + 1,)
         Where models and sky are in the matrix.
+    cosine : float
+    found : ndarray, bool (S,)
+        Set where it is so, left alone elsewhere.
     """
-    use = flux_columns[:-1]
-    cosine: F8 = np.abs(matrix[use[:, None], use] * scale[:-1] * scale[:-1, None])
-    np.fill_diagonal(cosine, 0.0)
-    return cosine
+    for s in range(found.shape[0]):
+        row = matrix[flux_columns[s]]
+        for t in range(s):
+            if abs(row[flux_columns[t]]) * scale[s] * scale[t] > cosine:
+                found[s] = found[t] = True
 
 
 def _factor(hessian: F8, free: Bool, damping: F8) -> tuple[F8, F8, bool]:

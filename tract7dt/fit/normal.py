@@ -18,6 +18,8 @@ from tract7dt.fit.residuals import project, residual
 
 # Relative ridge on A: float32 dot products are good to 1e-7, so two models on one spot are singular without it.
 RIDGE = 3e-7
+#: Rows of the Hessian that are made at a time: blocks of a fixed size give the same numbers, whoever makes them.
+BLOCK = 8
 # Relative error of a dot product in float32, and the share of a sigma by which it may shift a parameter.
 _ROUNDING, _NEGLIGIBLE = 5e-7, 1e-3
 
@@ -231,38 +233,48 @@ def reduce_bands(
     matrix: Any,
     flux: Any,
     projection: Any,
+    eliminated: Any,
     owner: Any,
     theta_columns: Any,
     start: int,
     stop: int,
     gradient: Any,
-    direct: Any,
+    hessian: Any,
 ) -> None:
-    """Gradient, and the first part of the reduced Hessian, of some of the shared parameters.
+    """Gradient and reduced Hessian of some of the shared parameters.
 
     Parameters
     ----------
     matrix, flux, projection
         From :func:`solve_bands`.
+    eliminated : ndarray, float64 (nT, nband * (S + 1))
+        From :func:`eliminate_bands`, of all bands.
     owner : ndarray, int64 (nT,)
         Source of each shared parameter.
     theta_columns : ndarray, int64 (nT,)
     start, stop : int
-        The parameters.
+        The parameters, in blocks of ``BLOCK``.
     gradient : ndarray, float64 (nT,)
-        Filled from ``start`` to ``stop``: of the log-likelihood.
-    direct : ndarray, float64 (nT, nT)
-        Rows ``start`` to ``stop`` are filled up to the diagonal: ``sum_b f f J^T J``.
+        Filled for these parameters: of the log-likelihood.
+    hessian : ndarray, float64 (nT, nT)
+        Their rows are filled up to the diagonal: ``sum_b f f J^T J - Y^T Y``.
     """
-    f = np.empty(owner.shape[0])
-    direct[start:stop, :] = 0.0
-    gradient[start:stop] = 0.0
+    n_theta = owner.shape[0]
+    first, end = start * BLOCK, min(stop * BLOCK, n_theta)
+    for begin in range(first, end, BLOCK):
+        after = min(begin + BLOCK, end)
+        taken = np.dot(eliminated[begin:after], eliminated[:after].T)
+        for i in range(begin, after):
+            gradient[i] = 0.0
+            for j in range(i + 1):
+                hessian[i, j] = -taken[i - begin, j]
+    f = np.empty(n_theta)
     for b in range(flux.shape[0]):
-        for t in range(stop):
+        for t in range(end):
             f[t] = flux[b, owner[t]]
-        for i in range(start, stop):
+        for i in range(first, end):
             gradient[i] += f[i] * projection[b, theta_columns[i]]
-            row, to, fi = matrix[b, theta_columns[i]], direct[i], f[i]
+            row, to, fi = matrix[b, theta_columns[i]], hessian[i], f[i]
             for j in range(i + 1):
                 to[j] += row[theta_columns[j]] * fi * f[j]
 
@@ -280,7 +292,7 @@ def eliminate_bands(
     newton: Any,
     eliminated: Any,
 ) -> None:
-    """The second part of the reduced Hessian, ``- eliminated^T eliminated``.
+    """Y of some bands, of which the second part of the reduced Hessian is made.
 
     Parameters
     ----------
@@ -291,13 +303,13 @@ def eliminate_bands(
     flux_columns, theta_columns : ndarray, int64 (S + 1,), (nT,)
     newton : ndarray, bool (S,)
         Sources whose C includes ``-<dT, r>``, the second derivative by own flux and parameter.
-    eliminated : ndarray, float64 (nband * (S + 1), nT)
-        Filled: Y of all bands, one below the other.
+    eliminated : ndarray, float64 (nT, nband * (S + 1))
+        Filled: Y^T of the bands, side by side.
     """
     n_bands, n = flux.shape
     n_theta = owner.shape[0]
+    y = np.empty((n + 1, n_theta))
     for b in range(n_bands):
-        y = eliminated[b * (n + 1) : (b + 1) * (n + 1)]
         for a in range(n + 1):
             row, to, sc = matrix[b, flux_columns[a]], y[a], scale[b, a]
             for t in range(n_theta):
@@ -318,3 +330,7 @@ def eliminate_bands(
             w = 1 / low[a, a]
             for t in range(n_theta):
                 to[t] *= w
+        for t in range(n_theta):
+            to = eliminated[t, b * (n + 1) : (b + 1) * (n + 1)]
+            for a in range(n + 1):
+                to[a] = y[a, t]

@@ -21,7 +21,7 @@ from tract7dt.fit.damping import TRUST, Damping, excess_of
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.linear import solve, solve_blocks, solve_positive
 from tract7dt.fit.parameters import Layout, from_steps, to_steps
-from tract7dt.fit.residuals import gain_of_bands, sum_of_squares
+from tract7dt.fit.residuals import sum_of_squares
 from tract7dt.fit.saddle import make_positive
 
 __all__ = ["FLOOR", "TRUST", "Maximum", "Optimiser"]
@@ -218,8 +218,8 @@ class Optimiser:
         changed = (theta != self.point.theta).any(axis=1)
         if not changed.any():
             return "stalled"
-        trial = self.evaluator.evaluate(theta, changed)
-        gain, local = self._gain(trial)
+        trial = self.evaluator.evaluate(theta, changed, compare=True)
+        gain, local = trial.gain, trial.local_gain
         promised = float(predicted.sum())
         log.debug("step %d: lnp %.4f gain %.3g predicted %.3g", self.tries, self.point.lnp, gain, promised)
         if gain >= 0 or self._is_noise(gain, promised):
@@ -286,20 +286,6 @@ class Optimiser:
         share = np.minimum(1.0, 1 / np.maximum(excess, 1e-9))
         gain: F8 = np.abs(np.bincount(self.owner, 0.5 * gradient * step, self.n)) * share * (2 - share)
         return gain
-
-    def _gain(self, trial: Point) -> tuple[float, F8]:
-        """Gain in log-posterior, and its part in the surroundings of every source."""
-        n_bands = self.evaluator.scene.n_bands
-        local, whole = np.zeros((n_bands, self.n)), np.zeros(n_bands)
-
-        def compare(start: int, stop: int) -> None:
-            part = slice(start, stop)
-            before, after = self.point.residuals[part], trial.residuals[part]
-            gain_of_bands(before, after, self.point.stamps.box, local[part], whole[part])
-
-        self.evaluator.team.share(compare, n_bands)
-        gain = float(whole.sum()) + trial.log_prior - self.point.log_prior
-        return gain, local.sum(axis=0) + trial.source_log_prior - self.point.source_log_prior
 
     def _is_noise(self, loss: float, promised: float) -> bool:
         """Whether a loss is no more than rounding, and the promised gain could not be told from it.

@@ -8,16 +8,12 @@ from numpy.typing import NDArray
 
 from tract7dt.errors import PatchError
 from tract7dt.fit.threads import Team
-from tract7dt.fit.weights import relative_variance, whiten_pixels
+from tract7dt.fit.weights import relative_variance, typical_value, whiten_pixels
 from tract7dt.types import PatchProblem
 
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-
-
-# Pixels of a band that tell its typical weight well enough to size stamps; an odd step visits all columns in turn.
-_ENOUGH = 5000
 
 
 def check_problem(problem: PatchProblem) -> None:
@@ -63,14 +59,6 @@ def _psf_fault(name: str, band: str, psf: F8) -> str:
     return ""
 
 
-def _typical(sqrt_w: F4) -> float:
-    """Median of the positive values, of every n-th where there are very many."""
-    some = sqrt_w.reshape(-1)
-    some = some[:: max(1, some.size // _ENOUGH)]
-    positive = some[some > 0]
-    return float(np.median(positive if positive.size else sqrt_w[sqrt_w > 0]))
-
-
 class Scene:
     """Whitened pixels, PSF transforms and a few sums of one patch.
 
@@ -113,15 +101,13 @@ class Scene:
                     image, np.ascontiguousarray(weight[b], np.float32), self.data[b], self.sqrt_w[b]
                 )
                 if self.weight_sum[b] > 0:
-                    self.typical_sqrt_w[b] = _typical(self.sqrt_w[b])
+                    self.typical_sqrt_w[b] = typical_value(self.sqrt_w[b].reshape(-1))
 
         team = team or Team()
         team.share(whiten, self.n_bands)
-        self._threads = team.threads
-        self._psfs = (psf, psf if psf_extended is None else psf_extended)
+        self._team = team
         self._same_psf = psf_extended is None
-        self._radii = tuple(max(np.shape(psf)[0] // 2 for psf in psfs) for psfs in self._psfs)
-        self._transforms: dict[tuple[int, bool], F4] = {}
+        self._psfs = tuple(_stacked(psfs) for psfs in (psf, psf_extended) if psfs is not None)
 
     def relative_variance(self, residuals: F4, sky: F8, problem: PatchProblem) -> F4:
         """True variance of the pixels at a maximum times their weight (:func:`weights.relative_variance`).
@@ -140,7 +126,13 @@ class Scene:
         """
         out = np.empty_like(self.data)
         sky_sigma, gain = np.asarray(problem.sky_sigma, float), np.asarray(problem.gain, float)
-        relative_variance(self.data, self.sqrt_w, residuals, sky, sky_sigma, gain, out)
+
+        def fill(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            pixels = self.data[part], self.sqrt_w[part], residuals[part]
+            relative_variance(*pixels, sky[part], sky_sigma[part], gain[part], out[part])
+
+        self._team.share(fill, self.n_bands)
         return out
 
     @property
@@ -150,7 +142,7 @@ class Scene:
 
     def psf_radius(self, extended: bool) -> int:
         """Half the side of the largest stamp."""
-        return self._radii[extended]
+        return self._psfs[extended and not self._same_psf].shape[1] // 2
 
     def psf_transform(self, size: int, extended: bool) -> F4:
         """Transform of the PSF stamps centred on pixel ``size // 2``, cropped where the stamp is larger.
@@ -167,15 +159,21 @@ class Scene:
         ndarray, float32 (nband, size, size // 2 + 1, 2)
             Real and imaginary parts.
         """
-        key = (size, extended and not self._same_psf)
-        if key not in self._transforms:
-            stamps = np.zeros((self.n_bands, size, size), np.float32)  # hence transformed in single precision
-            middle = size // 2
-            for stamp, psf in zip(stamps, self._psfs[extended]):
-                half = np.shape(psf)[0] // 2
-                lo, hi = max(0, middle - half), min(size, middle + half + 1)
-                part = slice(lo - middle + half, hi - middle + half)
-                stamp[lo:hi, lo:hi] = psf[part, part]
-            transform: NDArray[np.complex64] = scipy.fft.rfft2(stamps, workers=self._threads)
-            self._transforms[key] = transform.view(np.float32).reshape(self.n_bands, size, size // 2 + 1, 2)
-        return self._transforms[key]
+        psfs = self._psfs[extended and not self._same_psf]
+        stamps = np.zeros((self.n_bands, size, size), np.float32)  # hence transformed in single precision
+        middle, half = size // 2, psfs.shape[1] // 2
+        lo, hi = max(0, middle - half), min(size, middle + half + 1)
+        part = slice(lo - middle + half, hi - middle + half)
+        stamps[:, lo:hi, lo:hi] = psfs[:, part, part]
+        transform: NDArray[np.complex64] = scipy.fft.rfft2(stamps, workers=self._team.threads)
+        return transform.view(np.float32).reshape(self.n_bands, size, size // 2 + 1, 2)
+
+
+def _stacked(psfs: tuple[F8, ...]) -> F4:
+    """Stamps of any odd sides in one array, centred, float32 (nband, side, side)."""
+    side = max((len(psf) for psf in psfs), default=1)
+    stack = np.zeros((len(psfs), side, side), np.float32)
+    for to, psf in zip(stack, psfs):
+        margin = (side - len(psf)) // 2
+        to[margin : side - margin, margin : side - margin] = psf
+    return stack
