@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import flows.environment  # noqa: F401  -- before anything that imports NumPy or Prefect
@@ -42,6 +44,7 @@ from tract7dt import reuse, stages
 from tract7dt.errors import ConfigError
 from tract7dt.nights import evening_before
 from tract7dt.pipeline import gaia_skip_reason, note_plans, note_work
+from tract7dt.resources import worker_count
 from tract7dt.run_record import RunRecord
 from tract7dt.run_report import report_of_run
 from tract7dt.selection import divide_work, parse_selection, selected_tags
@@ -53,6 +56,9 @@ __all__ = ["photometry"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Cores that reading the images keeps busy, at least.
+_READING_THREADS = 2
 
 _DESCRIPTION = """\
 Forced multi-band photometry of one field: from images, catalogue and Gaia table to the calibrated catalogue.
@@ -155,6 +161,23 @@ def photometry(
     return catalog.path
 
 
+@contextlib.contextmanager
+def warming(pool: WorkerPool, settings: Settings) -> Iterator[None]:
+    """Let workers import the library: while the block reads the images if there are cores for both, else after it.
+
+    New images are new ePSFs, so that workers will be needed. The stages between have one thread: nothing is
+    lost by waiting, and the images are read as fast as the disk gives them.
+    """
+    patches, bands = n_workers(settings, "patches"), n_workers(settings, "bands")
+    if worker_count("auto") >= max(patches, bands) + _READING_THREADS:
+        pool.start(patches, bands)
+        yield
+        return
+    with pool.held():
+        yield
+    pool.start(patches, bands)
+
+
 class _Run:
     """The stages of one run; what is there, whole and up to date is reused."""
 
@@ -201,11 +224,9 @@ class _Run:
         with self._record.stage(name) as entry:
             plan = reuse.plan(inspect.unwrap(task.fn), self._settings, *refs, refresh=again)
             note_plans(entry, [plan])
-            if self._pool and not plan.hit and name == "load_inputs":
-                # New images are new ePSFs: workers can import the library while the images are read.
-                settings = self._settings
-                self._pool.start(n_workers(settings, "patches"), n_workers(settings, "bands"))
-            return under(self._settings, task, plan, again)(self._settings, *refs)
+            pool = self._pool if name == "load_inputs" and not plan.hit else None
+            with warming(pool, self._settings) if pool else contextlib.nullcontext():
+                return under(self._settings, task, plan, again)(self._settings, *refs)
 
     def _epsf(self, field: Ref, sources: Ref) -> list[Ref]:
         """The ePSFs of all bands, on the runner that the configuration asks for."""

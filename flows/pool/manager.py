@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import logging
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -148,6 +149,22 @@ class WorkerPool:
             lacking = count - len(self._all)
         for worker in [self._new_worker(i >= lacking - for_epsf) for i in range(lacking)]:
             self._put_back(worker)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the workers that wait or start stand still while the block runs, which is to have the cores.
+
+        A worker that is asked for something meanwhile would not answer before the end of the block.
+        """
+        with self._lock:
+            workers = list(self._free)
+        for worker in workers:
+            worker.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.signal(signal.SIGCONT)
 
     def _new_worker(self, epsf: bool = False) -> WorkerProcess:
         runtime, run_log = self._settings.runtime, self._settings.logging

@@ -100,6 +100,11 @@ class WorkerProcess:
         """Whether it runs."""
         return self._process.poll() is None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens if it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
     def wait_until_ready(self) -> None:
         """Wait until the library is imported; does nothing later on.
 

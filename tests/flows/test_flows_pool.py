@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -98,6 +99,63 @@ def test_values_pass_and_prints_do_not_disturb(start: Callable[..., WorkerPool])
     assert value[:5] == [ref, "ü\n", 1.5, None, [ref, 2]]
     assert value[5] == "Ä 1"
     assert value[6] != os.getpid()
+
+
+def test_workers_stand_still_while_they_are_held_and_go_on_after_whatever_happened(
+    start: Callable[..., WorkerPool],
+) -> None:
+    made = start()
+    made.start(2)
+
+    def states() -> set[str]:
+        return {Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] for pid in made.pids}
+
+    def read_nothing() -> None:
+        with made.held():
+            assert wait_for(lambda: states() == {"T"}, 10)
+            raise InputError("no images")
+
+    with pytest.raises(InputError, match="no images"):
+        read_nothing()
+    assert wait_for(lambda: "T" not in states(), 10)
+    pids = set(made.pids)
+    assert len(pids) == 2
+    with made.held():
+        victim = min(pids)
+        os.kill(victim, signal.SIGKILL)
+        assert wait_for(lambda: gone(victim), 10)
+    value = made.call(pool_stages.echo, 1)
+    assert value[0] == 1
+
+
+@pytest.mark.parametrize("cores", [2, 64])
+def test_workers_wait_for_the_images_where_there_are_few_cores(
+    cores: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from flows import photometry, runners
+
+    for module in (photometry, runners):
+        monkeypatch.setattr(
+            module, "worker_count", lambda wanted, most=None: cores if wanted == "auto" else wanted
+        )
+    done = []
+
+    class Pool:
+        def start(self, count: int, for_epsf: int = 0) -> None:
+            done.append(("start", count, for_epsf))
+
+        @contextlib.contextmanager
+        def held(self) -> Iterator[None]:
+            done.append("held")
+            yield
+            done.append("let go")
+
+    with photometry.warming(Pool(), make_settings(tmp_path, max_workers=2)):  # type: ignore[arg-type]
+        done.append("read")
+    if cores == 2:
+        assert done == ["held", "read", "let go", ("start", 2, 2)]
+    else:
+        assert done == [("start", 2, 2), "read"]
 
 
 def test_a_run_takes_over_the_workers_that_were_started_for_it(
