@@ -337,3 +337,29 @@ def test_radius_is_bounded_by_the_patch():
     np.testing.assert_allclose(
         np.exp(build_parameters(large, 90, 200, None, EngineOptions()).upper[galaxy, 2]), 1000
     )
+
+
+def test_images_that_a_refused_trial_has_overdrawn_are_drawn_again():
+    """By the next trial, for sources that it leaves where they are; the maximum has those of its own point."""
+    problem, _ = scenes.random_problem(10, 2, 110, 4)
+    evaluator, layout, point = evaluator_of(problem)
+    before = [evaluator.images(point, b, s).copy() for b in range(2) for s in range(evaluator.n)]
+    moved = np.arange(evaluator.n) < 4
+    theta = point.theta.copy()
+    theta[moved, :2] += 0.3
+    evaluator.evaluate(theta, moved)
+    assert evaluator.overdrawn().tolist() == moved.tolist()
+    theta = point.theta.copy()
+    theta[0, :2] += 0.1
+    trial = evaluator.evaluate(theta, np.arange(evaluator.n) == 0)
+    after = [evaluator.images(point, b, s) for b in range(2) for s in range(1, evaluator.n)]
+    kept = [image for i, image in enumerate(before) if i % evaluator.n]
+    for one, other in zip(kept, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    fresh, _, _ = evaluator_of(problem)
+    assert trial.lnp == fresh.evaluate(theta, np.arange(evaluator.n) == 0).lnp
+    evaluator.accept(trial)
+    assert evaluator.overdrawn() is None
+    found = Optimiser(evaluator, layout, theta).maximise(50, 1e-3, 3e-4, settle=True)
+    assert evaluator.overdrawn() is None
+    assert found.status == "converged"

@@ -36,8 +36,6 @@ class Point:
     Attributes
     ----------
     theta : ndarray, float64 (S, 6)
-    slot : ndarray, int64 (S,)
-        Which of its two places in the buffers a source's images are in.
     stamps : Stamps
     changed : ndarray, bool (S,)
         Sources drawn for this point.
@@ -58,7 +56,6 @@ class Point:
     """
 
     theta: F8
-    slot: I8
     stamps: Stamps
     changed: Bool
     needed: I8
@@ -146,7 +143,7 @@ class Evaluator:
         self._rhs = [zeros(f"rhs {side}", shape[:2]) for side in sides]
         image = self.scene.data.shape
         self._images = [self.workspace.empty(f"residuals {side}", image, np.float32) for side in sides]
-        self._stale = np.ones(self.n, bool)
+        self._stale, self._overdrawn = np.ones(self.n, bool), np.zeros(self.n, bool)
         self._curvature = np.zeros((self.n, 6, 6))
         self._curved = np.zeros(self.n, bool)
         self.current = None
@@ -156,7 +153,8 @@ class Evaluator:
     def evaluate(self, theta: F8, changed: Bool, recentre: bool = False, compare: bool = False) -> Point:
         """The point ``theta``, drawing only the sources that differ from the current point.
 
-        The trial shares buffers with the next trial: accept it, or let it go.
+        The trial shares buffers with the next trial: accept it, or let it go. Its images take the place of those
+        of the current point, which :meth:`overdrawn` tells; the next trial draws what it needs of them again.
 
         Parameters
         ----------
@@ -168,16 +166,12 @@ class Evaluator:
             Fill what the trial gains over the current point.
         """
         before = self.current
-        slot = np.zeros(self.n, np.int64)
-        if before is not None:
-            slot = np.where(changed, 1 - before.slot, before.slot)
-            if not recentre:
-                self.places.prepare(theta, before.theta, changed)
-        stamps = self.places.stamps(theta, changed, before.stamps if before else None, slot, recentre)
+        if before is not None and not recentre:
+            self.places.prepare(theta, before.theta, changed)
+        stamps = self.places.stamps(theta, changed, before.stamps if before else None, recentre)
         n_bands = self.scene.n_bands
         point = Point(
             theta=theta,
-            slot=slot,
             stamps=stamps,
             changed=changed,
             needed=np.zeros(self.n, np.int64),
@@ -201,7 +195,6 @@ class Evaluator:
             point.gain = whole + point.log_prior - before.log_prior
             point.local_gain = local + point.source_log_prior - before.source_log_prior
         self.work.evaluations += 1
-        self.work.drawn += int(changed.sum())
         return point
 
     def _draw_and_solve(self, point: Point, before: Point | None) -> tuple[float, F8]:
@@ -214,6 +207,7 @@ class Evaluator:
         assert layout is not None
         level = self._level()
         needed: list[I8] = []
+        drawn = point.changed | self._overdrawn
         local, whole = np.zeros((scene.n_bands, self.n)), np.zeros(scene.n_bands)
 
         def draw_and_solve(start: int, stop: int) -> None:
@@ -226,7 +220,7 @@ class Evaluator:
                 layout.pos,
                 layout.shape,
                 parameters.held,
-                point.changed,
+                drawn,
                 self.live[part],
                 stamps._replace(psf=stamps.psf[part]),
                 self.tables,
@@ -273,6 +267,8 @@ class Evaluator:
             (level > 0).any(axis=0), np.max(needed, axis=0), np.maximum(self.places.radius - 2, 0)
         )
         self._stale = point.changed.copy()
+        self._overdrawn = point.changed.copy()
+        self.work.drawn += int(drawn.sum())
         return float(whole.sum()), local.sum(axis=0)
 
     def accept(self, point: Point) -> Point:
@@ -282,6 +278,7 @@ class Evaluator:
         self._images.reverse()
         self.current, self.flux = point, point.flux
         self._curved &= ~point.changed
+        self._overdrawn[:] = False
         self.places.remember(point.changed, point.needed)
         return point
 
@@ -404,6 +401,10 @@ class Evaluator:
         assert self.current is not None
         redraw: Bool = self.places.size != self.current.stamps.size
         return redraw if redraw.any() else None
+
+    def overdrawn(self) -> Bool | None:
+        """Sources whose images are those of a trial that was let go, to be drawn again; or None."""
+        return self._overdrawn.copy() if self._overdrawn.any() else None
 
     def coarsen_stamps(self) -> None:
         """Until they are settled, end stamps farther in: on the way to the maximum their edges do not matter."""

@@ -162,6 +162,7 @@ class Optimiser:
                 status = self._try_step(active, max_iterations, tolerance, enough)
         if settle:
             self._settle()
+        self._redraw(self.evaluator.overdrawn())
         if self.waiting.any():
             self._end_waiting()
         own, expected = self._prospects(self.gradient, self.hessian, self.free, tolerance)

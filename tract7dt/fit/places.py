@@ -1,7 +1,7 @@
 """Where the sources of a patch are drawn: sizes of stamps, middles, and room for the images in flat buffers.
 
-Every source has two places of the same size, one for its images at the current point and one for a trial. A source
-that outgrows its places gets new ones at the end of the buffers: nobody else has to be drawn again for it.
+Every source has one place, for its images at the current point or at a trial. A source that outgrows its place
+gets a new one at the end of the buffers: nobody else has to be drawn again for it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Places:
         self._extended = parameters.kind != ModelKind.STAR
         self._n_images = np.ones(n, np.int64)
         self._capacity, self._needed = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        self._offset, self._end = np.zeros((2, n), np.int64), 0
+        self._offset, self._end = np.zeros(n, np.int64), 0
         self._psf: F4 = workspace.rows("psfs", scene.n_bands, np.float32)
         self._psf_offset = np.zeros(n, np.int64)
         self._psf_place: dict[tuple[int, bool], int] = {}
@@ -189,8 +189,13 @@ class Places:
             self._psf_place[key], self._psf_end = begin, end
         self._psf_offset = np.array([self._psf_place[key] for key in keys], np.int64)
 
-    def _make_room(self) -> None:
-        """Two new places for every source that outgrew its own; what is in the buffers stays where it is."""
+    def _make_room(self, changed: Bool) -> None:
+        """A new place for every source that outgrew its own; what is in the buffers stays where it is.
+
+        If all are to be drawn there is nothing to keep: they get places from the beginning on.
+        """
+        if changed.all():
+            self._capacity[:], self._end = 0, 0
         outgrown = np.flatnonzero(self.radius > self._capacity)
         if len(outgrown) == 0:
             return
@@ -199,9 +204,8 @@ class Places:
         self._capacity[outgrown] = capacity
         side = 2 * capacity + 1
         room = self._n_images[outgrown] * np.minimum(side, self.scene.nx) * np.minimum(side, self.scene.ny)
-        begin = used + 2 * np.concatenate([[0], np.cumsum(room)[:-1]])
-        self._offset[0, outgrown], self._offset[1, outgrown] = begin, begin + room
-        self._end = used + 2 * int(room.sum())
+        self._offset[outgrown] = used + np.concatenate([[0], np.cumsum(room)[:-1]])
+        self._end = used + int(room.sum())
         if self.buffer.shape[1] < self._end:
             if used == 0:  # nothing to keep: let the old ones go before there are new ones
                 self.buffer = np.empty((self.scene.n_bands, 0), np.float32)
@@ -212,7 +216,7 @@ class Places:
             self.buffer = larger
             self._workspace.keep("images", larger)
 
-    def stamps(self, theta: F8, changed: Bool, before: Stamps | None, slot: I8, recentre: bool) -> Stamps:
+    def stamps(self, theta: F8, changed: Bool, before: Stamps | None, recentre: bool) -> Stamps:
         """Stamps of a point: new ones for the changed sources, those of ``before`` for the others.
 
         Parameters
@@ -221,20 +225,18 @@ class Places:
         changed : ndarray, bool (S,)
         before : Stamps or None
             Of the current point.
-        slot : ndarray, int64 (S,)
-            Which of its two places a source is to use.
         recentre : bool
             Put the changed sources on the pixels nearest to them.
         """
         self._load_psfs()
-        self._make_room()
+        self._make_room(changed & (before is None or recentre))
         centre = pixel(theta)
         if before is not None and not recentre:
             # a middle that followed the source at half a pixel would make the objective jump there, to and fro
             near = np.abs(theta[:, :2] - before.centre).max(axis=1, initial=0.0) < _KEEP_CENTRE
             centre = np.where(near[:, None], before.centre, centre)
         box = boxes(centre, self.radius, self.scene.ny, self.scene.nx)
-        offset = np.take_along_axis(self._offset, slot[None], axis=0)[0]
+        offset = self._offset.copy()
         if before is not None:
             box = np.where(changed[:, None], box, before.box)
             centre = np.where(changed[:, None], centre, before.centre)
@@ -289,4 +291,7 @@ class Places:
         self._fit_sizes(theta, visible, level, live, tables)
         self._settled = theta[:, LOG_RE].copy()
         redraw: Bool = (before != self.size) | (pixel(theta) != centre).any(axis=1)
+        if 2 * redraw.sum() > len(redraw):
+            # all of them, so that none of the old places is needed any more: they would be half of the buffers
+            redraw[:] = True
         return redraw if redraw.any() else None
