@@ -140,12 +140,13 @@ def memory_at_hand(megabytes: float, log: Path) -> Iterator[None]:
     ended = threading.Event()
     available = int(re.findall(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())[0]) / 1e3
 
+    held = [np.ones(int(1e6 * min(megabytes, available / 2)), np.uint8)]
+
     def hold() -> None:
-        kept = np.ones(int(1e6 * min(megabytes, available / 2)), np.uint8)
-        while not ended.wait(0.01):
+        while not ended.wait(0.02):
             if log.exists() and _BEGINS in log.read_text(errors="replace"):
                 break
-        del kept
+        held.clear()
 
     holder = threading.Thread(target=hold)
     holder.start()
