@@ -211,6 +211,8 @@ class _Run:
             "build_patch_inputs", tasks.build_patch_inputs, field, sources, masks, patches, epsf
         )
         fits = self._fits(payloads, chosen)
+        if self._pool:
+            self._pool.close()  # idle workers keep the memory that the merge can do with
         catalog = self._do("merge", tasks.merge, field, sources, fits)
 
         if no_gaia:
