@@ -311,7 +311,7 @@ def draw_curves(runs: list[Run], scale: float, path: Path) -> None:
         axis.set_title(f"{run.bands} bands", loc="left", size=9)
         axis.set_ylabel("memory, GiB")
         axis.set_xlim(0, curve.wall)
-        axis.set_ylim(0, 1.08 * max(max(each.curve.whole) for each in runs) / 1024)
+        axis.set_ylim(0, 1.35 * max(max(each.curve.whole) for each in runs) / 1024)
     axes[0, 0].legend(frameon=False, fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     axes[-1, 0].set_xlabel("time, s")
     figure.suptitle(f"Tile at scale {scale:g}", x=0.02, ha="left", size=10)
