@@ -11,6 +11,7 @@ from fit_settings import PatchRun
 from scenes import EXP, STAR
 
 from tract7dt.fit import EngineOptions, fit_native, fit_patch
+from tract7dt.fit.draw import draw_sources
 from tract7dt.fit.evaluate import Evaluator
 from tract7dt.fit.linear import solve
 from tract7dt.fit.optimise import Optimiser
@@ -363,3 +364,34 @@ def test_images_that_a_refused_trial_has_overdrawn_are_drawn_again():
     found = Optimiser(evaluator, layout, theta).maximise(50, 1e-3, 3e-4, settle=True)
     assert evaluator.overdrawn() is None
     assert found.status == "converged"
+
+
+def test_a_stage_that_ends_with_a_refused_trial_has_the_images_of_its_maximum(monkeypatch):
+    problem, _ = scenes.random_problem(10, 2, 110, 4)
+    evaluator, layout, point = evaluator_of(problem)
+    optimiser = Optimiser(evaluator, layout, point.theta)
+    evaluate = evaluator.evaluate
+
+    def refused(*arguments, compare=False, **options):
+        trial = evaluate(*arguments, compare=compare, **options)
+        if compare:
+            trial.gain = -1e9
+        return trial
+
+    monkeypatch.setattr(evaluator, "evaluate", refused)
+    found = optimiser.maximise(3, 1e-3, 3e-4)
+    assert found.iterations == 0
+    np.testing.assert_array_equal(found.point.theta, point.theta)
+    stamps = found.point.stamps
+    for b in range(2):
+        for s in range(evaluator.n):
+            fresh = np.zeros_like(evaluator.places.buffer[b : b + 1])
+            draw_sources(
+                found.point.theta, evaluator.parameters.kind, layout.pos, layout.shape, evaluator.parameters.held,
+                np.arange(evaluator.n) == s, evaluator.live[b : b + 1], stamps._replace(psf=stamps.psf[b : b + 1]),
+                evaluator.tables, evaluator.scene.sqrt_w[b : b + 1], fresh, np.zeros((1, evaluator.n)),
+                np.zeros(evaluator.n, np.int64),
+            )  # fmt: skip
+            image = evaluator.images(found.point, b, s)
+            start = int(stamps.offset[s])
+            np.testing.assert_array_equal(image.ravel(), fresh[0, start : start + image.size])

@@ -158,6 +158,32 @@ def test_workers_wait_for_the_images_where_there_are_few_cores(
         assert done == [("start", 2, 2), "read"]
 
 
+def test_workers_end_with_the_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The merge has their memory."""
+    from flows import photometry
+    from flows.parameters import Given
+    from tract7dt.run_record import RunRecord
+
+    done = []
+
+    class Pool:
+        def close(self) -> None:
+            done.append("close")
+
+    def stage(run: Any, name: str, *_: Any) -> Any:
+        done.append(name)
+        return (None, None)
+
+    monkeypatch.setattr(photometry._Run, "_do", stage)
+    monkeypatch.setattr(photometry._Run, "_epsf", lambda run, *_: done.append("build_epsf"))
+    monkeypatch.setattr(photometry._Run, "_fits", lambda run, *_: done.append("run_patches"))
+    settings = make_settings(tmp_path)
+    record = RunRecord(settings, "run")
+    given = Given("c.yaml", None, None, {}, (), (), False)
+    photometry._Run(settings, record, given, Pool()).stages_in_order()  # type: ignore[arg-type]
+    assert done[done.index("run_patches") :][:3] == ["run_patches", "close", "merge"]
+
+
 def test_a_run_takes_over_the_workers_that_were_started_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

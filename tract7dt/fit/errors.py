@@ -20,7 +20,7 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from tract7dt.fit._jit import kernel
 from tract7dt.fit.evaluate import Evaluator, Point
 from tract7dt.fit.gram import gram
-from tract7dt.fit.linear import alike, gather
+from tract7dt.fit.linear import alike, backward, cholesky, forward, gather
 from tract7dt.fit.parameters import step_jacobian
 
 F4 = NDArray[np.float32]
@@ -106,55 +106,21 @@ def excess_factor(variance: Any, sqrt_w: Any, factor: Any, weighed: Any) -> Any:
 
 
 @kernel
-def factorise(a: Any) -> bool:
-    """Lower Cholesky factor in place; False, with anything in it, if the matrix is not positive definite."""
-    n = a.shape[0]
-    for i in range(n):
-        row_i = a[i]
-        for j in range(i + 1):
-            row_j = a[j]
-            t = row_i[j]
-            for k in range(j):
-                t -= row_i[k] * row_j[k]
-            if j < i:
-                row_i[j] = t / row_j[j]
-            elif t > 0:
-                row_i[i] = np.sqrt(t)
-            else:
-                return False
-    return True
-
-
-@kernel
-def forward(low: Any, right: Any) -> None:
-    """``L^-1`` times ``right`` float64 (n, m), in place; ``low`` (n, n) holds L on and below the diagonal."""
-    for i in range(low.shape[0]):
-        to = right[i]
-        for k in range(i):
-            w = low[i, k]
-            if w != 0.0:
-                above = right[k]
-                for t in range(right.shape[1]):
-                    to[t] -= w * above[t]
-        w = 1 / low[i, i]
-        for t in range(right.shape[1]):
-            to[t] *= w
-
-
-@kernel
-def backward(low: Any, right: Any) -> None:
-    """``L^-T`` times ``right`` float64 (n, m), in place."""
-    for i in range(low.shape[0] - 1, -1, -1):
-        of = right[i]
-        w = 1 / low[i, i]
-        for t in range(right.shape[1]):
-            of[t] *= w
-        for k in range(i):
-            w = low[i, k]
-            if w != 0.0:
-                to = right[k]
-                for t in range(right.shape[1]):
-                    to[t] -= w * of[t]
+def resum(
+    buffer: Any,
+    offset: Any,
+    box: Any,
+    n_images: Any,
+    first: Any,
+    live: Any,
+    which: Any,
+    sqrt_w: Any,
+    zero: Any,
+    matrix: Any,
+) -> None:
+    """Replace the entries of some sources in a normal matrix (:func:`tract7dt.fit.gram.gram`); no data."""
+    nothing = np.zeros(matrix.shape[0])
+    gram(buffer, offset, box, n_images, first, live, which, sqrt_w, sqrt_w, zero, matrix, nothing)
 
 
 @kernel
@@ -215,55 +181,16 @@ def reduce_band(
     n, n_theta = flux.shape[0], owner.shape[0]
     crowded = np.zeros(n, np.bool_)
     alike(normal, fit_scale, flux_columns, _CROWDED, crowded)
-    nothing, matrix = np.zeros(normal.shape[0]), normal.copy()
+    matrix = normal.copy()
     if crowded.any():
-        gram(
-            buffer,
-            offset,
-            box,
-            n_images,
-            first,
-            live,
-            crowded,
-            sqrt_w,
-            sqrt_w,
-            np.float64(0),
-            matrix,
-            nothing,
-        )
+        resum(buffer, offset, box, n_images, first, live, crowded, sqrt_w, np.float64(0), matrix)
     spread, weighed = np.empty_like(sqrt_w), np.empty_like(sqrt_w)
     least, power = excess_factor(variance, sqrt_w, spread, weighed)
     scale_images(buffer, offset, box, n_images, live, spread)
     excess, everything = np.zeros_like(matrix), np.ones(n, np.bool_)
-    gram(
-        buffer,
-        offset,
-        box,
-        n_images,
-        first,
-        live,
-        everything,
-        weighed,
-        weighed,
-        np.float32(0),
-        excess,
-        nothing,
-    )
+    resum(buffer, offset, box, n_images, first, live, everything, weighed, np.float32(0), excess)
     if crowded.any():
-        gram(
-            buffer,
-            offset,
-            box,
-            n_images,
-            first,
-            live,
-            crowded,
-            weighed,
-            weighed,
-            np.float64(0),
-            excess,
-            nothing,
-        )
+        resum(buffer, offset, box, n_images, first, live, crowded, weighed, np.float64(0), excess)
     excess[-1, -1] = power
     if least < 1:
         excess -= (1 - least) * matrix
@@ -278,7 +205,7 @@ def reduce_band(
     gather(matrix, flux_columns, flux_columns, scale, scale, factor)
     for s in range(n + 1):
         factor[s, s] = 1 + _RIDGE
-    if not factorise(factor):
+    if not cholesky(factor, 0.0):
         factor[:] = rough
     gather(matrix, flux_columns, theta_columns, scale, f, x)
     forward(factor, x)

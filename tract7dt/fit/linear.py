@@ -1,4 +1,4 @@
-"""Steps of a Newton method: the damped Hessian, scaled and solved."""
+"""Dense linear algebra: kernels for symmetric systems, and the steps of a Newton method, damped and scaled."""
 
 from __future__ import annotations
 
@@ -46,6 +46,65 @@ def mirror(matrix: Any) -> None:
     for i in range(matrix.shape[0]):
         for j in range(i):
             matrix[j, i] = matrix[i, j]
+
+
+@kernel
+def cholesky(a: Any, least: float) -> bool:
+    """Lower Cholesky factor in place (the upper triangle is cleared), pivots raised to ``least``.
+
+    False if any had to be: with 0, if the matrix is not positive definite.
+    """
+    n, whole = a.shape[0], True
+    for i in range(n):
+        row_i = a[i]
+        for j in range(i):
+            row_j = a[j]
+            t = 0.0
+            for k in range(j):
+                t += row_i[k] * row_j[k]
+            row_i[j] = (row_i[j] - t) / row_j[j]
+        t = 0.0
+        for k in range(i):
+            t += row_i[k] * row_i[k]
+        pivot = row_i[i] - t
+        if not pivot > least:
+            whole = False
+        row_i[i] = np.sqrt(max(pivot, least))
+        for k in range(i + 1, n):
+            row_i[k] = 0.0
+    return whole
+
+
+@kernel
+def forward(low: Any, right: Any) -> None:
+    """``L^-1`` times ``right`` float64 (n, m), in place; ``low`` (n, n) holds L on and below the diagonal."""
+    for i in range(low.shape[0]):
+        to = right[i]
+        for k in range(i):
+            w = low[i, k]
+            if w != 0.0:
+                above = right[k]
+                for t in range(right.shape[1]):
+                    to[t] -= w * above[t]
+        w = 1 / low[i, i]
+        for t in range(right.shape[1]):
+            to[t] *= w
+
+
+@kernel
+def backward(low: Any, right: Any) -> None:
+    """``L^-T`` times ``right`` float64 (n, m), in place."""
+    for i in range(low.shape[0] - 1, -1, -1):
+        of = right[i]
+        w = 1 / low[i, i]
+        for t in range(right.shape[1]):
+            of[t] *= w
+        for k in range(i):
+            w = low[i, k]
+            if w != 0.0:
+                to = right[k]
+                for t in range(right.shape[1]):
+                    to[t] -= w * of[t]
 
 
 @kernel

@@ -14,6 +14,7 @@ import numpy as np
 
 from tract7dt.fit._jit import kernel
 from tract7dt.fit.gram import gram
+from tract7dt.fit.linear import cholesky, forward
 from tract7dt.fit.residuals import project, residual
 
 # Relative ridge on A: float32 dot products are good to 1e-7, so two models on one spot are singular without it.
@@ -22,26 +23,6 @@ RIDGE = 3e-7
 BLOCK = 8
 # Relative error of a dot product in float32, and the share of a sigma by which it may shift a parameter.
 _ROUNDING, _NEGLIGIBLE = 5e-7, 1e-3
-
-
-@kernel
-def cholesky(a: Any) -> None:
-    """Lower Cholesky factor in place (the upper triangle is cleared); tiny pivots are raised to ``RIDGE``."""
-    n = a.shape[0]
-    for i in range(n):
-        row_i = a[i]
-        for j in range(i):
-            row_j = a[j]
-            t = 0.0
-            for k in range(j):
-                t += row_i[k] * row_j[k]
-            row_i[j] = (row_i[j] - t) / row_j[j]
-        t = 0.0
-        for k in range(i):
-            t += row_i[k] * row_i[k]
-        row_i[i] = np.sqrt(max(row_i[i] - t, RIDGE))
-        for k in range(i + 1, n):
-            row_i[k] = 0.0
 
 
 @kernel
@@ -208,7 +189,7 @@ def solve_bands(
             for j in range(i):
                 a[i, j] = matrix[b, flux_columns[i], flux_columns[j]] * sc[i] * sc[j]
             a[i, i] = 1.0 + RIDGE
-        cholesky(a)
+        cholesky(a, RIDGE)
         for i in range(n + 1):
             t = solution[i]
             for k in range(i):
@@ -318,18 +299,7 @@ def eliminate_bands(
             s = owner[t]
             if newton[s]:
                 y[s, t] -= projection[b, theta_columns[t]] * scale[b, s]
-        low = factor[b]
-        for a in range(n + 1):
-            to = y[a]
-            for k in range(a):
-                w = low[a, k]
-                if w != 0.0:
-                    above = y[k]
-                    for t in range(n_theta):
-                        to[t] -= w * above[t]
-            w = 1 / low[a, a]
-            for t in range(n_theta):
-                to[t] *= w
+        forward(factor[b], y)
         for t in range(n_theta):
             to = eliminated[t, b * (n + 1) : (b + 1) * (n + 1)]
             for a in range(n + 1):

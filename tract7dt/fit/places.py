@@ -189,13 +189,8 @@ class Places:
             self._psf_place[key], self._psf_end = begin, end
         self._psf_offset = np.array([self._psf_place[key] for key in keys], np.int64)
 
-    def _make_room(self, changed: Bool) -> None:
-        """A new place for every source that outgrew its own; what is in the buffers stays where it is.
-
-        If all are to be drawn there is nothing to keep: they get places from the beginning on.
-        """
-        if changed.all():
-            self._capacity[:], self._end = 0, 0
+    def _make_room(self) -> None:
+        """A new place for every source that outgrew its own; what is in the buffers stays where it is."""
         outgrown = np.flatnonzero(self.radius > self._capacity)
         if len(outgrown) == 0:
             return
@@ -229,7 +224,9 @@ class Places:
             Put the changed sources on the pixels nearest to them.
         """
         self._load_psfs()
-        self._make_room(changed & (before is None or recentre))
+        if recentre and changed.all():  # nothing is to be kept: places from the beginning on
+            self._capacity[:], self._end = 0, 0
+        self._make_room()
         centre = pixel(theta)
         if before is not None and not recentre:
             # a middle that followed the source at half a pixel would make the objective jump there, to and fro
