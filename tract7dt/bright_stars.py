@@ -9,7 +9,7 @@ weight where the star shines, the same as ever where it does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def without_bright_stars(
     weight: F4,
     sky_sigma: F8,
     stamp_size: Sequence[int],
-    wings: Sequence[F8],
+    wings: Iterable[F8],
     x: F8,
     y: F8,
     flux: F8,
@@ -51,7 +51,7 @@ def without_bright_stars(
         Scaled counts.
     stamp_size : sequence of int
         Width of the PSF stamp that the fit uses, pix, per band: the light inside stays in ``data``.
-    wings : sequence of ndarray, float64 (k, k)
+    wings : iterable of ndarray, float64 (k, k)
         PSF of each band continued beyond that stamp, k odd; the stamp's part has unit sum.
     x, y : ndarray, float64 (n,)
         The stars, pix; may lie off the patch.
@@ -67,8 +67,9 @@ def without_bright_stars(
         New arrays; ``weight`` becomes ``1 / (1 / weight + error**2)``, where the error of the model is ``share``
         of it, and the scatter of the stamp at that radius times the flux.
     """
-    tails, variance = np.zeros(data.shape), np.zeros(data.shape)
+    clean, less = np.empty(data.shape, np.float32), np.empty(data.shape, np.float32)
     for band, wide in enumerate(wings):
+        tails, variance = np.zeros(data.shape[1:]), np.zeros(data.shape[1:])
         beyond = wide.copy()
         edge, centre = stamp_size[band] // 2, wide.shape[0] // 2
         inside = slice(max(centre - edge, 0), centre + edge + 1)
@@ -82,9 +83,10 @@ def without_bright_stars(
             used = weight[band][place] > 0
             seen = flux_from_wings(data[band][place], used, wide, part, float(sky_sigma[band]))
             bright = max(float(np.nan_to_num(flux[band, star])), seen, 0.0)
-            tails[band][place] += bright * beyond[part]
-            variance[band][place] += (bright * error[part]) ** 2
-    return (data - tails).astype(np.float32), (weight / (1.0 + weight * variance)).astype(np.float32)
+            tails[place] += bright * beyond[part]
+            variance[place] += (bright * error[part]) ** 2
+        clean[band], less[band] = data[band] - tails, weight[band] / (1.0 + weight[band] * variance)
+    return clean, less
 
 
 def _scatter_by_radius(stamp: F8) -> F8:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +62,13 @@ def patch_problem(settings: Settings, payload: PatchPayload) -> tuple[PatchProbl
     return problem, audit
 
 
-def _wings(payload: PatchPayload, stamps: tuple[F8, ...]) -> list[F8]:
-    """PSF of each band, continued to the reach of a saturated star."""
-    chosen = [
-        epsf
-        if epsf is not None and np.shape(epsf.stamp) == stamp.shape
-        else Epsf(stamp.astype(np.float32), 0, "moffat")
-        for epsf, stamp in zip(payload.psfs, stamps, strict=True)
-    ]
-    return [psf.wing_stamp(epsf, WING_RADIUS) for epsf in chosen]
+def _wings(payload: PatchPayload, stamps: tuple[F8, ...]) -> Iterator[F8]:
+    """PSF of each band, continued to the reach of a saturated star; one at a time, each larger than a patch."""
+    for epsf, stamp in zip(payload.psfs, stamps, strict=True):
+        chosen = epsf
+        if chosen is None or np.shape(chosen.stamp) != stamp.shape:
+            chosen = Epsf(stamp.astype(np.float32), 0, "moffat")
+        yield psf.wing_stamp(chosen, WING_RADIUS)
 
 
 def fit_payload(settings: Settings, work: WorkDir, ref: Ref) -> tuple[Ref, bool]:

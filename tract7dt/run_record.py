@@ -282,6 +282,7 @@ class _Meter:
         self._clock = time.perf_counter()
         self._cpu, self._children = resources.cpu_seconds()
         self._workers = resources.read_usage(self._folder)
+        resources.give_back_memory()
         resources.reset_peak_rss()
 
     def read_into(self, entry: StageEntry) -> None:

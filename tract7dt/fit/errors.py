@@ -253,7 +253,7 @@ def flux_variance(
 
 
 def covariances(evaluator: Evaluator, point: Point, variance: F4, at_bound: Bool) -> Covariances:
-    """Covariances at the current point. The images in the evaluator's buffer are spent: call this last.
+    """Covariances at the current point. The images that the evaluator keeps are spent: call this last.
 
     Parameters
     ----------
@@ -345,28 +345,28 @@ def _reduce(evaluator: Evaluator, point: Point, variance: F4, n_theta: int) -> t
         count = min(at_once, n_bands - begin)
 
         def reduce(start: int, stop: int, begin: int = begin) -> None:
-            for i in range(start, stop):
-                b = begin + i
-                reduce_band(
-                    evaluator.buffer(b),
-                    point.stamps.offset,
-                    point.stamps.box,
-                    layout.n_images,
-                    layout.first,
-                    evaluator.live[b],
-                    scene.sqrt_w[b],
-                    variance[b],
-                    point.matrix[b],
-                    point.scale[b],
-                    point.factor[b],
-                    point.flux[b],
-                    evaluator.parameters.flux_prior_precision[b],
-                    layout.owner,
-                    layout.flux_columns,
-                    layout.theta_columns,
-                    *reduced.of(b),
-                    *terms[i],
-                )
+            for part, images in evaluator.drawn(point, begin + start, begin + stop):
+                for i, b in enumerate(range(part.start, part.stop)):
+                    reduce_band(
+                        images[i],
+                        point.stamps.offset,
+                        point.stamps.box,
+                        layout.n_images,
+                        layout.first,
+                        evaluator.live[b],
+                        scene.sqrt_w[b],
+                        variance[b],
+                        point.matrix[b],
+                        point.scale[b],
+                        point.factor[b],
+                        point.flux[b],
+                        evaluator.parameters.flux_prior_precision[b],
+                        layout.owner,
+                        layout.flux_columns,
+                        layout.theta_columns,
+                        *reduced.of(b),
+                        *terms[b - begin],
+                    )
 
         evaluator.team.share(reduce, count)
         for i in range(count):

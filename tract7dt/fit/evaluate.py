@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from tract7dt.fit.residuals import gain_of_bands
 from tract7dt.fit.scene import Scene
 from tract7dt.fit.threads import Team
 from tract7dt.fit.workspace import Workspace
+from tract7dt.types import PatchProblem
 
 F4 = NDArray[np.float32]
 F8 = NDArray[np.float64]
@@ -27,6 +29,8 @@ Bool = NDArray[np.bool_]
 
 # Two models with a cosine above this cannot be told apart without the faintest of their wings (stars: 0.45 FWHM).
 _INSEPARABLE = 0.75
+# What a band costs in which all sources are drawn, in units of one in which those are that have changed.
+_DRAWN_ANEW = 1.5
 
 
 @dataclass
@@ -203,66 +207,54 @@ class Evaluator:
         Returns the gain in log-likelihood over the point ``before``, and its part in the boxes of the sources
         there; 0 without one.
         """
-        layout, scene, parameters, stamps = self.layout, self.scene, self.parameters, point.stamps
+        layout, scene, parameters = self.layout, self.scene, self.parameters
         assert layout is not None
         level = self._level()
         needed: list[I8] = []
-        drawn = point.changed | self._overdrawn
+        drawn, everything = point.changed | self._overdrawn, np.ones(self.n, bool)
         local, whole = np.zeros((scene.n_bands, self.n)), np.zeros(scene.n_bands)
 
         def draw_and_solve(start: int, stop: int) -> None:
-            part = slice(start, stop)
-            mine = np.zeros(self.n, np.int64)
-            needed.append(mine)
-            draw_sources(
-                point.theta,
-                parameters.kind,
-                layout.pos,
-                layout.shape,
-                parameters.held,
-                drawn,
-                self.live[part],
-                stamps._replace(psf=stamps.psf[part]),
-                self.tables,
-                scene.sqrt_w[part],
-                self.places.buffer[part],
-                level[part],
-                mine,
-            )
-            solve_bands(
-                scene.data[part],
-                scene.sqrt_w[part],
-                self.places.buffer[part],
-                point.stamps.offset,
-                point.stamps.box,
-                layout.n_images,
-                layout.first,
-                layout.flux_columns,
-                self.live[part],
-                point.changed,
-                self._stale,
-                parameters.flux_prior_mean[part],
-                parameters.flux_prior_precision[part],
-                scene.weight_sum[part],
-                scene.data_sum[part],
-                self._matrices[0][part],
-                self._rhs[0][part],
-                point.matrix[part],
-                point.rhs[part],
-                point.factor[part],
-                point.scale[part],
-                point.flux[part],
-                point.sky[part],
-                point.chi2[part],
-                point.residuals[part],
-                point.projection[part],
-            )
+            for part, images in self._buffers(start, stop):
+                is_kept = part.start < self.places.kept
+                needed.append(self._draw(point, part, drawn if is_kept else everything, images, level[part]))
+                solve_bands(
+                    scene.data[part],
+                    scene.sqrt_w[part],
+                    images,
+                    point.stamps.offset,
+                    point.stamps.box,
+                    layout.n_images,
+                    layout.first,
+                    layout.flux_columns,
+                    self.live[part],
+                    point.changed,
+                    self._stale,
+                    parameters.flux_prior_mean[part],
+                    parameters.flux_prior_precision[part],
+                    scene.weight_sum[part],
+                    scene.data_sum[part],
+                    self._matrices[0][part],
+                    self._rhs[0][part],
+                    point.matrix[part],
+                    point.rhs[part],
+                    point.factor[part],
+                    point.scale[part],
+                    point.flux[part],
+                    point.sky[part],
+                    point.chi2[part],
+                    point.residuals[part],
+                    point.projection[part],
+                )
             if before is not None:
+                part = slice(start, stop)
                 residuals = before.residuals[part], point.residuals[part]
                 gain_of_bands(*residuals, before.stamps.box, local[part], whole[part])
 
         # in a band without sources there is only the image to be looked at
-        self.team.share(draw_and_solve, scene.n_bands, self.live.sum(axis=1) + 0.1 * self.n)
+        cost = self.live.sum(axis=1) + 0.1 * self.n
+        cost[self.places.kept :] *= _DRAWN_ANEW
+        self.team.share(draw_and_solve, scene.n_bands, cost)
         point.needed = np.where(
             (level > 0).any(axis=0), np.max(needed, axis=0), np.maximum(self.places.radius - 2, 0)
         )
@@ -270,6 +262,37 @@ class Evaluator:
         self._overdrawn = point.changed.copy()
         self.work.drawn += int(drawn.sum())
         return float(whole.sum()), local.sum(axis=0)
+
+    def _buffers(self, start: int, stop: int) -> Iterator[tuple[slice, F4]]:
+        """Buffers for the bands of a thread's share: of all that are kept together, then of each of the others."""
+        kept = min(self.places.kept, stop)
+        if start < kept:
+            yield slice(start, kept), self.places.buffer[start:kept]
+        for b in range(max(start, kept), stop):
+            with self.places.lent() as images:
+                yield slice(b, b + 1), images
+
+    def _draw(self, point: Point, part: slice, wanted: Bool, images: F4, level: F8) -> I8:
+        """Draw the wanted sources in some bands; the radii that they need there, int64 (S,)."""
+        needed = np.zeros(self.n, np.int64)
+        layout, parameters, stamps = self.layout, self.parameters, point.stamps
+        assert layout is not None
+        draw_sources(
+            point.theta,
+            parameters.kind,
+            layout.pos,
+            layout.shape,
+            parameters.held,
+            wanted,
+            self.live[part],
+            stamps._replace(psf=stamps.psf[part]),
+            self.tables,
+            self.scene.sqrt_w[part],
+            images,
+            level,
+            needed,
+        )
+        return needed
 
     def accept(self, point: Point) -> Point:
         """Make a trial the current point."""
@@ -428,15 +451,42 @@ class Evaluator:
             alike(matrix, scale, self.layout.flux_columns, _INSEPARABLE, found)
         return found
 
-    def buffer(self, b: int) -> F4:
-        """Whitened images of one band, flat; places are in ``Stamps.offset``."""
-        return self.places.buffer[b]
+    def relative_variance(self, point: Point, problem: PatchProblem) -> F4:
+        """True variance of the pixels times their weight at the current point, float32 (nband, ny, nx).
+
+        In the place of the residuals of trials, of which there can be none any more.
+        """
+        return self.scene.relative_variance(point.residuals, point.sky, problem, self._images[1])
+
+    def drawn(self, point: Point, start: int, stop: int) -> Iterator[tuple[slice, F4]]:
+        """Whitened images of some bands at the current point, a few bands at a time.
+
+        Parameters
+        ----------
+        point : Point
+            The current one.
+        start, stop : int
+            Bands.
+
+        Yields
+        ------
+        part : slice
+            Bands.
+        images : ndarray, float32 (bands, ...)
+            Theirs, flat; places are in ``Stamps.offset``. Those of a band that is not kept are drawn for this, and
+            gone afterwards.
+        """
+        everything = np.ones(self.n, bool)
+        for part, images in self._buffers(start, stop):
+            if part.start >= self.places.kept:
+                self._draw(point, part, everything, images, np.zeros((1, self.n)))
+            yield part, images
 
     def images(self, point: Point, b: int, s: int) -> F4:
-        """Whitened images of a source in a band at a point: float32 (n_images, h, w), a view."""
+        """Whitened images of a source in a band at the current point: float32 (n_images, h, w), a copy."""
         assert self.layout is not None
         x0, x1, y0, y1 = point.stamps.box[s]
         count = int(self.layout.n_images[s])
         start = int(point.stamps.offset[s])
-        flat = self.places.buffer[b, start : start + count * (y1 - y0) * (x1 - x0)]
-        return flat.reshape(count, y1 - y0, x1 - x0)
+        ((_, flat),) = [(part, images.copy()) for part, images in self.drawn(point, b, b + 1)]
+        return flat[0, start : start + count * (y1 - y0) * (x1 - x0)].reshape(count, y1 - y0, x1 - x0)

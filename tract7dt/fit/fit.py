@@ -141,7 +141,8 @@ def assemble(problem: PatchProblem, is_single: bool, fits: list[SetFit]) -> Patc
         return np.stack([getattr(fit, name) for fit in fits])
 
     def by_band(name: str) -> F8:
-        return np.concatenate([getattr(fit, name) for fit in fits])
+        arrays = [getattr(fit, name) for fit in fits]
+        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
     stages: list[Mapping[str, Any]] = []
     for i, fit in enumerate(fits):

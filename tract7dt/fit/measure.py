@@ -151,20 +151,20 @@ def measure(evaluator: Evaluator, point: Point, variance: F4) -> tuple[F8, F8, F
     sums = np.zeros((*live.shape, 5))
 
     def measure_bands(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        profile_sums_of_bands(
-            evaluator.places.buffer[part],
-            point.stamps.offset,
-            point.stamps.box,
-            live[part],
-            point.flux[part],
-            point.sky[part],
-            scene.data[part],
-            scene.sqrt_w[part],
-            point.residuals[part],
-            variance[part],
-            sums[part],
-        )
+        for part, images in evaluator.drawn(point, start, stop):
+            profile_sums_of_bands(
+                images,
+                point.stamps.offset,
+                point.stamps.box,
+                live[part],
+                point.flux[part],
+                point.sky[part],
+                scene.data[part],
+                scene.sqrt_w[part],
+                point.residuals[part],
+                variance[part],
+                sums[part],
+            )
 
     evaluator.team.share(measure_bands, scene.n_bands)
     total, square, others, own, cube = (sums[..., i] for i in range(5))

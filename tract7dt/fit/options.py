@@ -108,6 +108,9 @@ class EngineOptions:
         A source this far off the patch, or farther, keeps its position and shape: only its flux is fitted.
     bound_tolerance : float
         A parameter nearer to its bound than this, in units of its trust step, counts as stalled there.
+    image_memory_mb : int
+        Memory for the images of the sources in all bands, MiB (more where one buffer a thread takes more).
+        Where it does not last, sources are drawn more often in some of the bands; nothing else changes.
     """
 
     profiles: Literal["sersic", "mixture"] = "sersic"
@@ -138,3 +141,4 @@ class EngineOptions:
     hold_halo: bool = True
     outside_pix: float = 1.0
     bound_tolerance: float = 1e-6
+    image_memory_mb: int = 32

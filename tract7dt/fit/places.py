@@ -2,9 +2,15 @@
 
 Every source has one place, for its images at the current point or at a trial. A source that outgrows its place
 gets a new one at the end of the buffers: nobody else has to be drawn again for it.
+
+The buffers of all bands share a fixed amount of memory, however many bands there are. What does not fit is not
+kept: a band without a buffer of its own is drawn anew, as a whole, into one that a thread lends it.
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +66,8 @@ class Places:
     ----------
     size, radius : ndarray, int64 (S,)
         Side of a source's stamp, and the radius that is used of it.
-    buffer : ndarray, float32 (nband, ...)
-        Whitened images, flat; places are in ``Stamps.offset``.
+    kept : int
+        So many bands, from the first on, have a buffer of their own.
     """
 
     def __init__(
@@ -76,7 +82,8 @@ class Places:
         self.scene, self.parameters, self.options = scene, parameters, options
         self.size, self.radius = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._workspace, self._team = workspace, team
-        self.buffer: F4 = workspace.rows("images", scene.n_bands, np.float32)
+        self.kept, self._length, self._free = 0, 0, list(range(team.threads))
+        self._divide(1)
         self._extended = parameters.kind != ModelKind.STAR
         self._n_images = np.ones(n, np.int64)
         self._capacity, self._needed = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -169,14 +176,31 @@ class Places:
         """Forget all places; the sources are to have ``n_images`` images each."""
         self._n_images, self._end, self._settled = n_images, 0, None
         self._capacity[:] = 0
+        self._forget_psfs()
+
+    def _psf_keys(self) -> list[tuple[int, bool]]:
+        """Which transform each source needs: size, and whether it is the one for galaxies."""
+        other = self._extended & (not self.scene.has_one_psf)
+        return list(zip(self.size.tolist(), other.tolist(), strict=True))
+
+    def _forget_psfs(self) -> None:
+        """Let the transforms go that are of no size in use; points of before are void."""
+        used = set(self._psf_keys())
+        kept = sorted((place, key) for key, place in self._psf_place.items() if key in used)
+        self._psf_place, self._psf_end = {}, 0
+        self._loaded[:] = -1
+        for place, key in kept:
+            size = key[0] * (key[0] // 2 + 1) * 2
+            begin, end = self._psf_end, self._psf_end + size
+            self._psf[:, begin:end] = self._psf[:, place : place + size]
+            self._psf_place[key], self._psf_end = begin, end
 
     def _load_psfs(self) -> None:
-        """PSF transforms of all sizes that were ever in use, flat, and each source's place in them."""
+        """PSF transforms of all sizes that were in use in a stage, flat, and each source's place in them."""
         if np.array_equal(self.size, self._loaded):
             return
         self._loaded = self.size.copy()
-        other = self._extended & (not self.scene.has_one_psf)
-        keys = list(zip(self.size.tolist(), other.tolist(), strict=True))
+        keys = self._psf_keys()
         for key in sorted(set(keys) - set(self._psf_place)):
             new = self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1)
             begin, end = self._psf_end, self._psf_end + new.shape[1]
@@ -188,6 +212,21 @@ class Places:
             self._psf[:, begin:end] = new
             self._psf_place[key], self._psf_end = begin, end
         self._psf_offset = np.array([self._psf_place[key] for key in keys], np.int64)
+
+    @property
+    def buffer(self) -> F4:
+        """Images of the bands that are kept, flat, float32 (kept, ...); places are in ``Stamps.offset``."""
+        return self._pixels[: self.kept * self._length].reshape(self.kept, self._length)
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[F4]:
+        """A buffer for a band that is not kept, float32 (1, ...), for as long as the block runs."""
+        place = self._free.pop()  # there is one for every thread
+        try:
+            begin = (self.kept + place) * self._length
+            yield self._pixels[begin : begin + self._length][None]
+        finally:
+            self._free.append(place)
 
     def _make_room(self) -> None:
         """A new place for every source that outgrew its own; what is in the buffers stays where it is."""
@@ -201,15 +240,29 @@ class Places:
         room = self._n_images[outgrown] * np.minimum(side, self.scene.nx) * np.minimum(side, self.scene.ny)
         self._offset[outgrown] = used + np.concatenate([[0], np.cumsum(room)[:-1]])
         self._end = used + int(room.sum())
-        if self.buffer.shape[1] < self._end:
-            if used == 0:  # nothing to keep: let the old ones go before there are new ones
-                self.buffer = np.empty((self.scene.n_bands, 0), np.float32)
-                self._workspace.keep("images", self.buffer)
-            # far more than needed: memory that is not written to costs nothing, two buffers at a time do
-            larger = np.empty((self.scene.n_bands, 3 * self._end), np.float32)
-            larger[:, :used] = self.buffer[:, :used]
-            self.buffer = larger
-            self._workspace.keep("images", larger)
+        if used == 0:
+            self.kept = 0  # nothing is
+            self._divide(self._end)
+        elif self._end > self._length:
+            self._divide(self._end)
+
+    def _divide(self, least: int) -> None:
+        """Divide the memory into buffers of ``least`` pixels or more; what is kept of a band stays."""
+        n_bands, threads = self.scene.n_bands, self._team.threads
+        pixels = self.options.image_memory_mb * 2**20 // 4
+        before, n_before, length = self.buffer if self.kept else None, self.kept, self._length
+        if n_bands * least <= pixels:
+            kept = n_bands
+            self._length = pixels // n_bands
+        else:
+            kept = max(0, min(pixels // (least + least // 8) - threads, n_bands - 1))
+            self._length = max(least, pixels // (kept + threads))
+        count = (kept + (threads if kept < n_bands else 0)) * self._length
+        self._pixels = self._workspace.empty("images", (max(pixels, count),), np.float32)
+        self.kept = kept if before is None else min(kept, n_before)
+        if before is not None and self._length != length:
+            for b in reversed(range(self.kept)):  # the last first: they move towards the end
+                self._pixels[b * self._length : b * self._length + length] = before[b]
 
     def stamps(self, theta: F8, changed: Bool, before: Stamps | None, recentre: bool) -> Stamps:
         """Stamps of a point: new ones for the changed sources, those of ``before`` for the others.
@@ -223,9 +276,10 @@ class Places:
         recentre : bool
             Put the changed sources on the pixels nearest to them.
         """
-        self._load_psfs()
         if recentre and changed.all():  # nothing is to be kept: places from the beginning on
             self._capacity[:], self._end = 0, 0
+            self._forget_psfs()
+        self._load_psfs()
         self._make_room()
         centre = pixel(theta)
         if before is not None and not recentre:

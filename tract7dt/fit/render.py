@@ -56,12 +56,13 @@ def _render(
     evaluator = Evaluator(scene, parameters, options, sources.flux, workspace=kept_workspace())
     point = evaluator.start_stage(build_layout(parameters, False, False), parameters.start)
     flux, sky = np.nan_to_num(sources.flux), np.nan_to_num(fit.sky[part])
-    for b in range(len(out)):
-        residual(
-            evaluator.buffer(b), point.stamps.offset, point.stamps.box, flux[b], float(sky[b]),
-            scene.data[b], scene.sqrt_w[b], out[b],
-        )  # fmt: skip
-        out[b] /= -scene.sqrt_w[b]
+    for part, images in evaluator.drawn(point, 0, len(out)):
+        for b, image in zip(range(part.start, part.stop), images):
+            residual(
+                image, point.stamps.offset, point.stamps.box, flux[b], float(sky[b]),
+                scene.data[b], scene.sqrt_w[b], out[b],
+            )  # fmt: skip
+            out[b] /= -scene.sqrt_w[b]
 
 
 def _fitted_sources(fit: PatchFit, row: int, part: slice) -> ModelSources:

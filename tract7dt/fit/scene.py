@@ -109,7 +109,7 @@ class Scene:
         self._same_psf = psf_extended is None
         self._psfs = tuple(_stacked(psfs) for psfs in (psf, psf_extended) if psfs is not None)
 
-    def relative_variance(self, residuals: F4, sky: F8, problem: PatchProblem) -> F4:
+    def relative_variance(self, residuals: F4, sky: F8, problem: PatchProblem, out: F4 | None = None) -> F4:
         """True variance of the pixels at a maximum times their weight (:func:`weights.relative_variance`).
 
         Parameters
@@ -119,21 +119,24 @@ class Scene:
         sky : ndarray, float64 (nband,)
         problem : PatchProblem
             Of which this is the scene.
+        out : ndarray, float32 (nband, ny, nx), optional
+            Filled.
 
         Returns
         -------
         ndarray, float32 (nband, ny, nx)
+            ``out``, or a new one.
         """
-        out = np.empty_like(self.data)
+        filled = np.empty_like(self.data) if out is None else out
         sky_sigma, gain = np.asarray(problem.sky_sigma, float), np.asarray(problem.gain, float)
 
         def fill(start: int, stop: int) -> None:
             part = slice(start, stop)
             pixels = self.data[part], self.sqrt_w[part], residuals[part]
-            relative_variance(*pixels, sky[part], sky_sigma[part], gain[part], out[part])
+            relative_variance(*pixels, sky[part], sky_sigma[part], gain[part], filled[part])
 
         self._team.share(fill, self.n_bands)
-        return out
+        return filled
 
     @property
     def has_one_psf(self) -> bool:

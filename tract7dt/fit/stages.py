@@ -108,7 +108,7 @@ def empty_fit(shape: tuple[int, ...], n: int) -> SetFit:
         last_dlnp=nans(n),
         bound=[""] * n,
         issues=[""] * n,
-        residual=np.zeros(shape, np.float32),
+        residual=np.broadcast_to(np.float32(0), shape),  # takes no memory
         lnp=np.nan,
         stages=[],
         status="empty",
@@ -188,15 +188,16 @@ def _drop_invisible(evaluator: Evaluator, start: Point, sources: ModelSources) -
     """Mark the bands in which a source has no light on good pixels as not live; True if there are any."""
     live = evaluator.live
     light, power = np.zeros(live.shape), np.zeros(live.shape)
-    light_on_good_pixels(
-        evaluator.places.buffer,
-        start.stamps.offset,
-        start.stamps.box,
-        live,
-        evaluator.scene.sqrt_w,
-        light,
-        power,
-    )
+    for part, images in evaluator.drawn(start, 0, len(live)):
+        light_on_good_pixels(
+            images,
+            start.stamps.offset,
+            start.stamps.box,
+            live[part],
+            evaluator.scene.sqrt_w[part],
+            light[part],
+            power[part],
+        )
     seen = power * np.nan_to_num(sources.flux) ** 2 > 1.0
     visible = live & (power > 0) & ((light >= _LEAST_LIGHT) | seen)
     dropped = bool((visible != live).any())
@@ -243,7 +244,7 @@ def _fill(
     seen: Bool = np.asarray(evaluator.live.any(axis=0), bool)
     free = parameters.has() & (seen & ~parameters.held)[:, None]
     below, above = at_bounds(to_steps(point.theta), parameters, free, options)
-    variance = evaluator.scene.relative_variance(point.residuals, point.sky, problem)
+    variance = evaluator.relative_variance(point, problem)
     chi2, masked, shared = measure(evaluator, point, variance)
     errors = covariances(evaluator, point, variance, below | above)
     out.theta[place] = np.where(parameters.has() & seen[:, None], point.theta, np.nan)
@@ -264,7 +265,7 @@ def _fill(
     out.stalled[place] = ~done & seen & ~spent
     out.niter[place] = maximum.moved
     out.last_dlnp[place] = np.where(seen, maximum.last_gain, np.nan)
-    out.residual[...] = point.residuals
+    out.residual = point.residuals.copy()
     out.lnp = point.lnp
     for k, i in enumerate(place):
         flags = [

@@ -207,7 +207,7 @@ def _fill(
     out.covariance[place] = np.where(seen[:, None, None], shared, np.nan)
     out.flux[:, place] = np.where(live, point.flux, np.nan)
     out.flux_err[:, place] = flux_err
-    out.residual[...] = point.residuals
+    out.residual = point.residuals.copy()
     out.sky[:] = np.where(posterior.scene.weight_sum > 0, point.sky, np.nan)
     out.sky_err[:] = sky_err
     done = summit.gain < max(settings.dlnp_stop, options.min_tolerance)

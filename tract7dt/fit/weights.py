@@ -67,12 +67,14 @@ def weights(
         raise PatchError(
             f"weights: one positive sky_sigma and gain per band expected, found {', '.join(wrong)}"
         )
-    good = (np.asarray(bad) == 0) & np.isfinite(data)
-    variance: NDArray[np.float32] = np.full(data.shape, (sigma**2).astype(np.float32)[:, None, None])
-    if noise_model == "total":
-        signal = np.where(good, np.maximum(data, 0), 0)
-        variance += signal / gain.astype(np.float32)[:, None, None]
-    return np.where(good, 1 / variance, 0).astype(np.float32)
+    found = np.empty(data.shape, np.float32)
+    for b, pixels in enumerate(data):
+        good = (np.asarray(bad[b]) == 0) & np.isfinite(pixels)
+        variance: NDArray[np.float32] = np.full(pixels.shape, np.float32(sigma[b] ** 2))
+        if noise_model == "total":
+            variance += np.where(good, np.maximum(pixels, 0), 0) / np.float32(gain[b])
+        found[b] = np.where(good, 1 / variance, 0)
+    return found
 
 
 @kernel
