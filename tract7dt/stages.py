@@ -115,20 +115,20 @@ def load_inputs(settings: Settings) -> LoadedField:
 
     work = WorkDir.of(settings)
     images, catalogue = _inspect_inputs(settings)
-    field = frames.build_field(images, settings, work)
-    base = sources.place(catalogue, field)
-    cut = settings.source_saturation_cut
-    if cut.enabled:
-        x, y = (base.table[c].to_numpy(float) for c in ("x_pix_white", "y_pix_white"))
-        near = frames.near_saturation(field, x, y, cut.radius_pix, cut.require_all_bands)
-        base = sources.with_saturation(base, near)
-    n_active = int((~base.table["excluded_any"]).sum())
-    log.info("%d sources, %d active, %d bands", len(base), n_active, len(field.bands))
-    if n_active == 0:
-        log.warning(
-            "no source is left to fit: all %d lie off the working frame or near saturation", len(base)
-        )
-    sources.write_sources(base, work.sources("loaded"))
+    with frames.built_field(images, settings, work) as field:  # its images are digested meanwhile
+        base = sources.place(catalogue, field)
+        cut = settings.source_saturation_cut
+        if cut.enabled:
+            x, y = (base.table[c].to_numpy(float) for c in ("x_pix_white", "y_pix_white"))
+            near = frames.near_saturation(field, x, y, cut.radius_pix, cut.require_all_bands)
+            base = sources.with_saturation(base, near)
+        n_active = int((~base.table["excluded_any"]).sum())
+        log.info("%d sources, %d active, %d bands", len(base), n_active, len(field.bands))
+        if n_active == 0:
+            log.warning(
+                "no source is left to fit: all %d lie off the working frame or near saturation", len(base)
+            )
+        sources.write_sources(base, work.sources("loaded"))
     _draw_field(settings, work, field, base)
     return LoadedField(ref_to(work.field_manifest, "field"), ref_to(work.sources("loaded"), "sources"))
 

@@ -32,7 +32,9 @@ def test_any_number_of_threads_gives_the_same_bits(together: bool) -> None:
         [
             fit.fit_patch(
                 problem,
-                PatchRunSettings(threads_per_process=threads, enable_multi_band_simultaneous_fitting=together),
+                PatchRunSettings(
+                    threads_per_process=threads, enable_multi_band_simultaneous_fitting=together
+                ),
             )
             for threads in (1, 2, 3, 5)
         ]

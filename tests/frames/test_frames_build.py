@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import threading
 import tracemalloc
 import warnings
@@ -17,7 +18,7 @@ from astropy.wcs import WCS
 
 from tract7dt.errors import InputError, ProductError
 from tract7dt.frames import build as build_module
-from tract7dt.frames import build_field, inspect_images, open_field
+from tract7dt.frames import build_field, built_field, inspect_images, open_field, stream
 from tract7dt.store import WorkDir, npy
 
 SCALE = 10 ** (-0.4 * (27.5 - 25.0))
@@ -277,6 +278,65 @@ def test_manifest_round_trip_and_repeatability(image, configure) -> None:
     assert (again.zp_ref, again.pixel_scale_arcsec) == (field.zp_ref, field.pixel_scale_arcsec)
     load(paths, configure)
     assert work.field_manifest.read_bytes() == first
+
+
+def test_the_field_is_there_while_its_images_are_digested(image, configure, monkeypatch) -> None:
+    paths = [image("g"), image("r")]
+    go_on, plain = threading.Event(), stream.sha256_file
+
+    def patient(path: Path) -> str:
+        assert go_on.wait(60)
+        return plain(path)
+
+    monkeypatch.setattr(stream, "sha256_file", patient)
+    settings, work = configure()
+    with built_field(inspect_images([str(path) for path in paths], settings), settings, work) as field:
+        assert not work.field_manifest.exists()
+        assert [frame.sha256 for frame in field.frames.values()] == ["", ""]
+        before = {band: frame.data.copy() for band, frame in field.frames.items()}
+        go_on.set()
+    written = open_field(work.field_manifest)
+    for path, (band, frame) in zip(paths, written.frames.items(), strict=True):
+        assert frame.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        np.testing.assert_array_equal(frame.data, before[band])
+
+
+def test_a_block_that_fails_leaves_no_manifest(image, configure) -> None:
+    path = image("r")
+    load([path], configure)
+    settings, work = configure()
+    assert work.field_manifest.exists()
+    images = inspect_images([str(path)], settings)
+    with pytest.raises(InputError, match="of the block"), built_field(images, settings, work):
+        raise InputError("of the block")
+    assert not work.field_manifest.exists()
+
+
+@pytest.mark.parametrize("change", ["written to", "replaced", "gone"])
+def test_an_image_that_is_another_before_it_is_digested_has_no_digest(
+    image, configure, monkeypatch, caplog, change: str
+) -> None:
+    paths = [image("g"), image("r")]
+    plain = stream.sha256_file
+
+    def late(path: Path) -> str:
+        if path == paths[1]:
+            content = path.read_bytes()
+            if change != "written to":
+                path.unlink()
+            if change != "gone":
+                path.write_bytes(content)
+                os.utime(path, ns=(1, 1))
+        return plain(path)
+
+    monkeypatch.setattr(stream, "sha256_file", late)
+    with caplog.at_level("WARNING"):
+        field, _ = load(paths, configure)
+    assert field.frames["g"].sha256 == hashlib.sha256(paths[0].read_bytes()).hexdigest()
+    assert field.frames["r"].sha256 == ""
+    assert [record.message for record in caplog.records if "written to" in record.message] == [
+        f"{paths[1]} was written to while it was read; the next run reads it again"
+    ]
 
 
 def test_damaged_products_are_named(image, configure) -> None:

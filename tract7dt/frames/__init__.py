@@ -1,6 +1,6 @@
 """Images: reading, checks, scaling to one zero point, crop, white stack, saturation, final masks."""
 
-from tract7dt.frames.build import build_field
+from tract7dt.frames.build import build_field, built_field
 from tract7dt.frames.image_list import read_image_list
 from tract7dt.frames.inspection import ImageInfo, inspect_images
 from tract7dt.frames.manifest import open_field
@@ -10,6 +10,7 @@ from tract7dt.frames.saturation import near_saturation
 __all__ = [
     "ImageInfo",
     "build_field",
+    "built_field",
     "compose_masks",
     "inspect_images",
     "near_saturation",

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tract7dt.errors import ProductError
 from tract7dt.frames.inspection import ImageInfo, working_box
-from tract7dt.frames.manifest import FrameEntry, Manifest, open_field, write_manifest
-from tract7dt.frames.stream import PixelReader
+from tract7dt.frames.manifest import FrameEntry, Manifest, field_of, open_field, write_manifest
+from tract7dt.frames.stream import FileRead, PixelReader
 from tract7dt.resources import worker_count
 from tract7dt.store import WorkDir, atomic_path, note_written, quick_digest, with_recording
 from tract7dt.store.npy import RowReader, RowWriter, row_chunks, write_array
@@ -28,7 +28,7 @@ from tract7dt.types import F4, F8, Bool, Box, Field
 if TYPE_CHECKING:
     from tract7dt.settings import Settings
 
-__all__ = ["build_field", "cropped_wcs"]
+__all__ = ["build_field", "built_field", "cropped_wcs"]
 
 log = logging.getLogger(__name__)
 
@@ -82,19 +82,30 @@ def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) 
     ProductError
         ``wcs.fits`` cannot be written.
     """
+    with built_field(images, settings, work):
+        pass
+    return open_field(work.field_manifest)
+
+
+@contextlib.contextmanager
+def built_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) -> Iterator[Field]:
+    """The field of :func:`build_field` for a block that can begin with it while the images are digested.
+
+    Its frames have no ``sha256`` yet. ``field.json`` is written when the block has ended well. Parameters and
+    errors are those of :func:`build_field`.
+    """
     start = time.perf_counter()
     work.frames.mkdir(parents=True, exist_ok=True)
     work.field_manifest.unlink(missing_ok=True)  # from here on the old frames are being overwritten
     box, shape = working_box(images[0].shape, settings), images[0].shape
     preview = _Preview.of(shape, settings.crop.display_downsample)
-    entries = [_entry(image, settings) for image in images]
 
-    def prepare(index: int) -> FrameEntry:
-        return _write_frame(images[index], entries[index], box, preview, work)
+    def prepare(image: ImageInfo) -> tuple[FrameEntry, FileRead]:
+        return _write_frame(image, _entry(image, settings), box, preview, work)
 
     workers = _workers(settings.performance.frame_prep_workers, len(images))
     with ThreadPoolExecutor(workers) as pool:
-        entries = list(pool.map(with_recording(prepare), range(len(images))))
+        entries, files = zip(*pool.map(with_recording(prepare), images))
     prepared = time.perf_counter()
     white = _write_white(entries, box.shape, work, _workers(settings.performance.white_stack_workers))
     _write_preview(preview, work)
@@ -102,29 +113,38 @@ def build_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) 
     wcs = cropped_wcs(images[0].wcs, box)
     _write_wcs(wcs, work)
     epochs = [image.epoch for image in images if image.epoch is not None]
-    write_manifest(
-        Manifest(
-            frames=tuple(entries),
-            shape=box.shape,
-            full_shape=shape,
-            crop=box,
-            epoch=math.fsum(epochs) / len(epochs) if epochs else None,
-            zp_ref=settings.image_scaling.zp_ref,
-            pixel_scale_arcsec=images[0].pixel_scale_arcsec,
-            saturation_divisor=settings.source_saturation_cut.saturation_divisor,
-            preview_step=preview.step,
-            wcs=wcs,
-            white_digest=white[0],
-            white_sigma_digest=white[1],
-        ),
-        work.field_manifest,
+    manifest = Manifest(
+        frames=entries,
+        shape=box.shape,
+        full_shape=shape,
+        crop=box,
+        epoch=math.fsum(epochs) / len(epochs) if epochs else None,
+        zp_ref=settings.image_scaling.zp_ref,
+        pixel_scale_arcsec=images[0].pixel_scale_arcsec,
+        saturation_divisor=settings.source_saturation_cut.saturation_divisor,
+        preview_step=preview.step,
+        wcs=wcs,
+        white_digest=white[0],
+        white_sigma_digest=white[1],
     )
     log.info(
         "load_inputs timing [s]: prep=%.2f white=%.2f total=%.2f (%d images of %d x %d pixels, %d workers)",
         prepared - start, stacked - prepared, time.perf_counter() - start,
         len(images), shape[1], shape[0], workers,
     )  # fmt: skip
-    return open_field(work.field_manifest)
+    with ThreadPoolExecutor(workers) as pool:
+        # A third of what reading takes; whoever has the field does not wait for it.
+        digests = [pool.submit(file.sha256) for file in files]
+        try:
+            yield field_of(manifest, work.field_manifest)
+            found = [digest.result() for digest in digests]
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for image, digest in zip(images, found, strict=True):
+        if not digest:
+            log.warning("%s was written to while it was read; the next run reads it again", image.path)
+    frames = tuple(replace(entry, sha256=digest) for entry, digest in zip(entries, found, strict=True))
+    write_manifest(replace(manifest, frames=frames), work.field_manifest)
 
 
 def cropped_wcs(wcs: WCS, box: Box) -> WCS:
@@ -295,7 +315,8 @@ class _Seen:
 
 def _write_frame(
     image: ImageInfo, entry: FrameEntry, box: Box, preview: _Preview, work: WorkDir
-) -> FrameEntry:
+) -> tuple[FrameEntry, FileRead]:
+    """Scale and crop an image; its entry with the digest of what was written, and the file that was read."""
     reader = PixelReader(image.path, work.frames)
     seen = _Seen.of(box.shape)
     with (
@@ -324,7 +345,7 @@ def _write_frame(
     pixels_digest = writer.digest()
     note_written(work.frame(image.band), pixels_digest)
     seen.log(entry, image, box)
-    return replace(entry, sha256=reader.sha256, pixels_digest=pixels_digest)
+    return replace(entry, pixels_digest=pixels_digest), reader.file
 
 
 def _write_white(

@@ -17,7 +17,7 @@ from tract7dt.store import write_json
 from tract7dt.store.npy import open_array
 from tract7dt.types import Box, Field, Frame
 
-__all__ = ["FrameEntry", "Manifest", "open_field", "write_manifest"]
+__all__ = ["FrameEntry", "Manifest", "field_of", "open_field", "write_manifest"]
 
 _FORMAT = 1
 
@@ -26,7 +26,8 @@ _FORMAT = 1
 class FrameEntry:
     """One band: everything of :class:`tract7dt.types.Frame` but the pixels.
 
-    ``sha256`` is that of the input image, ``pixels_digest`` the quick digest of the file with its scaled pixels.
+    ``sha256`` is that of the input image, "" where it is not known; ``pixels_digest`` the quick digest of the file
+    with its scaled pixels.
     """
 
     band: str
@@ -80,29 +81,41 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write ``manifest`` to ``path``; holds nothing that changes when the same input is loaded again."""
+    write_json(path, _content(manifest))
+
+
+def _content(manifest: Manifest) -> dict[str, Any]:
     header = manifest.wcs.to_header(relax=True)
-    write_json(
-        path,
-        {
-            "format": _FORMAT,
-            "bands": [frame.band for frame in manifest.frames],
-            "frames": [{"file": f"{f.band}.npy", **asdict(f)} for f in manifest.frames],
-            "images": [frame.path for frame in manifest.frames],
-            "white": "white.npy",
-            "white_sigma": "white_sigma.npy",
-            "white_digest": manifest.white_digest,
-            "white_sigma_digest": manifest.white_sigma_digest,
-            "preview": {"file": "white_full_preview.npy", "step": manifest.preview_step},
-            "shape": manifest.shape,
-            "full_shape": manifest.full_shape,
-            "crop": asdict(manifest.crop),
-            "epoch": manifest.epoch,
-            "zp_ref": manifest.zp_ref,
-            "pixel_scale_arcsec": manifest.pixel_scale_arcsec,
-            "saturation_divisor": manifest.saturation_divisor,
-            "wcs": [card.image.rstrip() for card in header.cards],
-        },
-    )
+    return {
+        "format": _FORMAT,
+        "bands": [frame.band for frame in manifest.frames],
+        "frames": [{"file": f"{f.band}.npy", **asdict(f)} for f in manifest.frames],
+        "images": [frame.path for frame in manifest.frames],
+        "white": "white.npy",
+        "white_sigma": "white_sigma.npy",
+        "white_digest": manifest.white_digest,
+        "white_sigma_digest": manifest.white_sigma_digest,
+        "preview": {"file": "white_full_preview.npy", "step": manifest.preview_step},
+        "shape": manifest.shape,
+        "full_shape": manifest.full_shape,
+        "crop": asdict(manifest.crop),
+        "epoch": manifest.epoch,
+        "zp_ref": manifest.zp_ref,
+        "pixel_scale_arcsec": manifest.pixel_scale_arcsec,
+        "saturation_divisor": manifest.saturation_divisor,
+        "wcs": [card.image.rstrip() for card in header.cards],
+    }
+
+
+def field_of(manifest: Manifest, path: Path) -> Field:
+    """The field that :func:`open_field` will give once ``manifest`` is written to ``path``; its arrays are there.
+
+    Raises
+    ------
+    ProductError
+        One of its arrays is missing, damaged, or not of the shape that it should be.
+    """
+    return _field(json.loads(json.dumps(_content(manifest))), path)
 
 
 def open_field(manifest: str | Path) -> Field:
@@ -118,6 +131,20 @@ def open_field(manifest: str | Path) -> Field:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise ProductError(f"{path}: expected format {_FORMAT}, found {content['format']}")
+    except FileNotFoundError:
+        raise ProductError(f"{path}: missing; tract7dt run makes it") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return _field(content, path)
+
+
+def _damaged(path: Path, error: Exception) -> ProductError:
+    return ProductError(f"{path}: damaged ({error!r}); tract7dt run --refresh load_inputs makes it again")
+
+
+def _field(content: dict[str, Any], path: Path) -> Field:
+    """The field of a manifest's content; ``path`` is that of the manifest."""
+    try:
         ny, nx = content["shape"]
         shape = (int(ny), int(nx))
         frames = {entry["band"]: _frame(path.parent, entry, shape) for entry in content["frames"]}
@@ -131,12 +158,8 @@ def open_field(manifest: str | Path) -> Field:
             epoch=content["epoch"],
             zp_ref=float(content["zp_ref"]),
         )
-    except FileNotFoundError:
-        raise ProductError(f"{path}: missing; tract7dt run makes it") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ProductError(
-            f"{path}: damaged ({error!r}); tract7dt run --refresh load_inputs makes it again"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _frame(folder: Path, entry: dict[str, Any], shape: tuple[int, int]) -> Frame:

@@ -1,4 +1,4 @@
-"""Bytes of a FITS image: one pass from file or URL, compressed or not, hashed on the way.
+"""Pixels of a FITS image: one pass from file or URL, compressed or not.
 
 Only the first image counts: the primary HDU, or the first extension where the primary has no data.
 An image that is a URL is read from its copy in the local cache. Plain images are read as a stream, so that a
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import io
 import math
 import os
@@ -27,10 +26,11 @@ from astropy.io import fits
 from astropy.io.fits.hdu.compressed._compression import CfitsioException  # it has no public name
 
 from tract7dt.errors import InputError, StoreUnreachableError
+from tract7dt.store import sha256_file
 from tract7dt.store.remote import local_copy
 from tract7dt.types import F4, F8
 
-__all__ = ["ImageHeader", "PixelReader", "read_header"]
+__all__ = ["FileRead", "ImageHeader", "PixelReader", "read_header"]
 
 #: Stands for the value of a header card that cannot be read.
 UNREADABLE = "(a card that is no FITS)"
@@ -190,13 +190,42 @@ def _fill(stream: Any, buffer: memoryview) -> int:
     return got
 
 
-class _HashingReader(io.RawIOBase):
-    """Raw stream that hashes what is read from it, and lets the system fetch what comes next meanwhile."""
+@dataclass(frozen=True, slots=True)
+class FileRead:
+    """A file from which an image was read, and what it was when it was opened.
+
+    Attributes
+    ----------
+    path : Path
+        The image, or the local copy of one at a URL.
+    size, mtime_ns : int
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path, stream: IO[bytes]) -> FileRead:
+        """The open file."""
+        stat = os.fstat(stream.fileno())
+        return cls(path, stat.st_size, stat.st_mtime_ns)
+
+    def sha256(self) -> str:
+        """Digest of the bytes that were read; "" where the file is another one by now, or has been written to."""
+        try:
+            digest, stat = sha256_file(self.path), self.path.stat()
+        except OSError:
+            return ""
+        return digest if (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns) else ""
+
+
+class _AheadReader(io.RawIOBase):
+    """Raw stream that lets the system fetch what comes next while what was read is worked on."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream: Any = stream
         self._place, self._fetched = 0, 0
-        self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
@@ -205,7 +234,6 @@ class _HashingReader(io.RawIOBase):
         n: int = self._stream.readinto(buffer)
         self._place += n
         self._fetch()
-        self.digest.update(memoryview(buffer)[:n])
         return n
 
     def _fetch(self) -> None:
@@ -219,7 +247,7 @@ class _HashingReader(io.RawIOBase):
 
 
 class PixelReader:
-    """Pixels of one image in physical values, by rows from the first to the last, and the file's digest.
+    """Pixels of one image in physical values, by rows from the first to the last.
 
     Parameters
     ----------
@@ -227,18 +255,24 @@ class PixelReader:
         Local path or fsspec URL.
     scratch : Path
         Folder for an unpacked copy of a tile-compressed image that is gzipped, too.
+
+    Attributes
+    ----------
+    file : FileRead
+        The file, once the first rows were asked for.
     """
+
+    file: FileRead
 
     def __init__(self, path: str, scratch: Path) -> None:
         self._path = path
         self._scratch = scratch
-        self.sha256 = ""
 
     def rows(self, max_pixels: int, together: int = 1) -> Iterator[tuple[int, F4 | F8]]:
         """Yield ``(y0, values)``: (n, nx), not finite where the image has no value.
 
         The values are float64, or float32 as they lie in the file, of either byte order; they stay until the
-        next chunk is asked for. After the last one ``sha256`` is the digest of the file's bytes.
+        next chunk is asked for.
 
         Parameters
         ----------
@@ -263,10 +297,10 @@ class PixelReader:
 
     def _plain_rows(self, file: Path, image: ImageHeader, step: int) -> Iterator[tuple[int, F4 | F8]]:
         with file.open("rb") as raw:
+            self.file = FileRead.of(file, raw)
             zipped = _is_gzip(raw)
-            hashing = _HashingReader(raw)
             # a plain file is read by whole chunks, past the buffer
-            source = io.BufferedReader(hashing, 1 << 20 if zipped else io.DEFAULT_BUFFER_SIZE)
+            source = io.BufferedReader(_AheadReader(raw), 1 << 20 if zipped else io.DEFAULT_BUFFER_SIZE)
             stream: Any = gzip.GzipFile(fileobj=source) if zipped else source
             fits.Header.fromfile(stream)
             if image.header is not image.primary:
@@ -282,11 +316,8 @@ class PixelReader:
                         f"{self._path}: truncated, expected {ny} rows of pixels, found {y0} and a bit"
                     )
                 yield y0, physical.values(chunk)
-            # The rest belongs to the digest, and shows whether a gzip file is whole.
-            for tail in (stream, source):
-                while tail.read(1 << 20):
-                    pass
-            self.sha256 = hashing.digest.hexdigest()
+            while zipped and stream.read(1 << 20):  # its end shows whether the file is whole
+                pass
 
     def _tiled_rows(self, file: Path, image: ImageHeader, step: int) -> Iterator[tuple[int, F8]]:
         with self._seekable(file) as stream, fits.open(stream, memmap=False) as hdus:
@@ -301,24 +332,17 @@ class PixelReader:
 
     @contextlib.contextmanager
     def _seekable(self, file: Path) -> Iterator[IO[bytes]]:
-        """The uncompressed file with random access; sets the digest of the file as it came."""
+        """The uncompressed file with random access."""
         with contextlib.ExitStack() as stack:
-            raw: IO[bytes] = stack.enter_context(file.open("rb"))
-            zipped = _is_gzip(raw)
-            hashing = _HashingReader(raw)
-            source = io.BufferedReader(hashing, 1 << 20)
-            stream = raw
-            if zipped:
+            stream: IO[bytes] = stack.enter_context(file.open("rb"))
+            self.file = FileRead.of(file, stream)
+            if _is_gzip(stream):
                 copy = stack.enter_context(
                     tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".image.", suffix=".tmp")
                 )
-                shutil.copyfileobj(gzip.GzipFile(fileobj=source), copy, 1 << 20)
+                shutil.copyfileobj(gzip.GzipFile(fileobj=_AheadReader(stream)), copy, 1 << 20)
                 copy.flush()
                 stream = stack.enter_context(Path(copy.name).open("rb"))  # astropy insists on read-only
-            while source.read(1 << 20):
-                pass
-            self.sha256 = hashing.digest.hexdigest()
-            stream.seek(0)
             yield stream
 
 
