@@ -143,6 +143,7 @@ class Evaluator:
         n_columns = int(layout.n_images.sum()) + 1
         shape = (self.scene.n_bands, n_columns, n_columns)
         zeros, sides = self.workspace.zeros, ("a", "b")
+        self._matrices, self._rhs, self._images = [], [], []  # those of before go first
         self._matrices = [zeros(f"matrix {side}", shape) for side in sides]
         self._rhs = [zeros(f"rhs {side}", shape[:2]) for side in sides]
         image = self.scene.data.shape

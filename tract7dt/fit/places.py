@@ -39,6 +39,8 @@ _SOFT_END = 1.0
 _MUCH_WIDER = 0.25
 # Bands in which a source stands out this much less than where it does most are not asked how far it reaches.
 _STANDS_OUT = 0.6
+# Room for PSF transforms, in numbers of all bands together: as much as most patches take, asked for at once.
+_PSF_PIXELS = 3 << 20
 # Once sizes are settled, a source must have grown by this (in log re) to get a larger stamp.
 _SETTLED_GROWTH = 0.15
 
@@ -205,7 +207,8 @@ class Places:
             new = self.scene.psf_transform(*key).reshape(self.scene.n_bands, -1)
             begin, end = self._psf_end, self._psf_end + new.shape[1]
             if end > self._psf.shape[1]:
-                larger = np.empty((self.scene.n_bands, 2 * end), np.float32)
+                width = max(end + end // 4, _PSF_PIXELS // self.scene.n_bands)
+                larger = np.empty((self.scene.n_bands, width), np.float32)
                 larger[:, :begin] = self._psf[:, :begin]
                 self._psf = larger
                 self._workspace.keep("psfs", larger)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+_NOTHING: NDArray[Any] = np.empty(0)
+
 
 class Workspace:
     """Named arrays that grow when more is asked for and are never given back.
@@ -28,6 +30,7 @@ class Workspace:
         count = math.prod(shape)
         held = self._arrays.get(name)
         if held is None or held.size < count or held.dtype != np.dtype(dtype):
+            held = self._arrays[name] = _NOTHING  # let the old one go before there is a new one
             held = self._arrays[name] = np.empty(count, dtype)
         return held[:count].reshape(shape)
 
