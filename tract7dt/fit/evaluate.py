@@ -174,6 +174,8 @@ class Evaluator:
         if before is not None and not recentre:
             self.places.prepare(theta, before.theta, changed)
         stamps = self.places.stamps(theta, changed, before.stamps if before else None, recentre)
+        if self.places.moved:
+            self._overdrawn[:] = True
         n_bands = self.scene.n_bands
         point = Point(
             theta=theta,

@@ -39,6 +39,10 @@ _SOFT_END = 1.0
 _MUCH_WIDER = 0.25
 # Bands in which a source stands out this much less than where it does most are not asked how far it reaches.
 _STANDS_OUT = 0.6
+# Where places in use are less than this share of the buffers, sources move together before a band is given up.
+_SPARSE = 0.9
+# A source's place has room for a stamp whose radius is this much larger, pix.
+_MARGIN = 2
 # Room for PSF transforms, in numbers of all bands together: as much as most patches take, asked for at once.
 _PSF_PIXELS = 3 << 20
 # Once sizes are settled, a source must have grown by this (in log re) to get a larger stamp.
@@ -49,6 +53,12 @@ def pixel(theta: F8) -> I8:
     """Nearest pixel (x, y) of every source, int64 (S, 2)."""
     nearest: I8 = np.floor(theta[:, :2] + 0.5).astype(np.int64)
     return nearest
+
+
+def _area(box: I8) -> I8:
+    """Pixels of boxes (S, 4) as x0, x1, y0, y1; int64 (S,)."""
+    area: I8 = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
+    return area
 
 
 class Places:
@@ -70,6 +80,8 @@ class Places:
         Side of a source's stamp, and the radius that is used of it.
     kept : int
         So many bands, from the first on, have a buffer of their own.
+    moved : bool
+        No source is where it was, by the last call of :meth:`stamps`: all have to be drawn again.
     """
 
     def __init__(
@@ -84,11 +96,11 @@ class Places:
         self.scene, self.parameters, self.options = scene, parameters, options
         self.size, self.radius = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._workspace, self._team = workspace, team
-        self.kept, self._length, self._free = 0, 0, list(range(team.threads))
+        self.kept, self.moved, self._length, self._free = 0, False, 0, list(range(team.threads))
         self._divide(1)
         self._extended = parameters.kind != ModelKind.STAR
         self._n_images = np.ones(n, np.int64)
-        self._capacity, self._needed = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self._room, self._needed = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._offset, self._end = np.zeros(n, np.int64), 0
         self._psf: F4 = workspace.rows("psfs", scene.n_bands, np.float32)
         self._psf_offset = np.zeros(n, np.int64)
@@ -177,7 +189,7 @@ class Places:
     def start_stage(self, n_images: I8) -> None:
         """Forget all places; the sources are to have ``n_images`` images each."""
         self._n_images, self._end, self._settled = n_images, 0, None
-        self._capacity[:] = 0
+        self._room[:] = 0
         self._forget_psfs()
 
     def _psf_keys(self) -> list[tuple[int, bool]]:
@@ -231,22 +243,31 @@ class Places:
         finally:
             self._free.append(place)
 
-    def _make_room(self) -> None:
-        """A new place for every source that outgrew its own; what is in the buffers stays where it is."""
-        outgrown = np.flatnonzero(self.radius > self._capacity)
+    def _make_room(self, centre: I8, box: I8, changed: Bool, before: Stamps | None) -> None:
+        """A new place for every source that outgrew its own; what is in the buffers stays where it is.
+
+        Unless places that were left behind are what makes the buffers too small: then all sources move together.
+        """
+        outgrown = np.flatnonzero(changed & (_area(box) > self._room))
         if len(outgrown) == 0:
             return
-        used = self._end
-        capacity = self.radius[outgrown] + self.radius[outgrown] // 12 + 1
-        self._capacity[outgrown] = capacity
-        side = 2 * capacity + 1
-        room = self._n_images[outgrown] * np.minimum(side, self.scene.nx) * np.minimum(side, self.scene.ny)
-        self._offset[outgrown] = used + np.concatenate([[0], np.cumsum(room)[:-1]])
-        self._end = used + int(room.sum())
-        if used == 0:
-            self.kept = 0  # nothing is
-            self._divide(self._end)
-        elif self._end > self._length:
+        # only the part of a stamp that lies on the patch takes room, and what a step or two may add to it
+        wide = boxes(centre[outgrown], self.radius[outgrown] + _MARGIN, self.scene.ny, self.scene.nx)
+        self._room[outgrown] = _area(wide)
+        used, room = self._end, self._n_images * self._room
+        added, whole = int(room[outgrown].sum()), int(room.sum())
+        if used == 0 or (
+            before is not None and self._length < used + added and whole < _SPARSE * (used + added)
+        ):
+            self._offset, self._end = np.cumsum(room) - room, whole
+            self.kept, self.moved = 0, used > 0
+            self._divide(whole)
+            if before is not None:
+                before.offset[:] = self._offset
+            return
+        self._offset[outgrown] = used + np.cumsum(room[outgrown]) - room[outgrown]
+        self._end = used + added
+        if self._end > self._length:
             self._divide(self._end)
 
     def _divide(self, least: int) -> None:
@@ -279,17 +300,18 @@ class Places:
         recentre : bool
             Put the changed sources on the pixels nearest to them.
         """
+        self.moved = False
         if recentre and changed.all():  # nothing is to be kept: places from the beginning on
-            self._capacity[:], self._end = 0, 0
+            self._room[:], self._end = 0, 0
             self._forget_psfs()
         self._load_psfs()
-        self._make_room()
         centre = pixel(theta)
         if before is not None and not recentre:
             # a middle that followed the source at half a pixel would make the objective jump there, to and fro
             near = np.abs(theta[:, :2] - before.centre).max(axis=1, initial=0.0) < _KEEP_CENTRE
             centre = np.where(near[:, None], before.centre, centre)
         box = boxes(centre, self.radius, self.scene.ny, self.scene.nx)
+        self._make_room(centre, box, changed, before)
         offset = self._offset.copy()
         if before is not None:
             box = np.where(changed[:, None], box, before.box)
