@@ -60,6 +60,9 @@ T = TypeVar("T")
 # Cores that reading the images keeps busy, at least.
 _READING_THREADS = 2
 
+# Pixels of all bands from which the fits last so long that the start of fresh workers for them does not count.
+_LARGE = 30e6
+
 _DESCRIPTION = """\
 Forced multi-band photometry of one field: from images, catalogue and Gaia table to the calibrated catalogue.
 
@@ -178,6 +181,21 @@ def warming(pool: WorkerPool, settings: Settings) -> Iterator[None]:
     pool.start(patches, bands)
 
 
+@contextlib.contextmanager
+def renewed(pool: WorkerPool, settings: Settings, field: Ref) -> Iterator[None]:
+    """End the workers that have built the ePSFs of a large field; others begin to start after the block.
+
+    Half of what a worker takes before its first fit is what it imported for ePSFs and pictures of them. The stages
+    of the block have one thread, and one of them takes more memory than any other.
+    """
+    if settings.runtime.task_runner != "process" or reuse.pixels_of(field) < _LARGE:
+        yield
+        return
+    pool.dismiss()
+    yield
+    pool.start(n_workers(settings, "patches"))
+
+
 class _Run:
     """The stages of one run; what is there, whole and up to date is reused."""
 
@@ -185,6 +203,7 @@ class _Run:
         self._settings, self._record, self._pool = settings, record, pool
         self._refresh = reuse.with_payloads(settings, given.refresh)
         self._only = parse_selection(given.only)
+        self._has_built_epsfs = False
 
     def stages_in_order(self) -> Ref:
         """The ten stages; what the configuration leaves out is recorded as skipped."""
@@ -204,9 +223,11 @@ class _Run:
             record.skip("bright_mask", "bright_mask.enabled is false")
 
         epsf = self._epsf(field, sources)
-        patches = self._do("build_patches", tasks.build_patches, field, sources)
-        chosen = selected_tags(self._only, field, patches) if self._only else None
-        masks = self._do("compose_final_masks", tasks.compose_final_masks, field, mask)
+        pool = self._pool if self._has_built_epsfs else None
+        with renewed(pool, self._settings, field) if pool else contextlib.nullcontext():
+            patches = self._do("build_patches", tasks.build_patches, field, sources)
+            chosen = selected_tags(self._only, field, patches) if self._only else None
+            masks = self._do("compose_final_masks", tasks.compose_final_masks, field, mask)
         payloads = self._do(
             "build_patch_inputs", tasks.build_patch_inputs, field, sources, masks, patches, epsf
         )
@@ -247,6 +268,7 @@ class _Run:
                 subflow = build_epsf.with_options(task_runner=runner)
                 with no_heartbeat():
                     epsf = subflow(settings, field, sources, bands, again)
+                self._has_built_epsfs = True
                 entry.detail["bands"] = len(epsf)
             plan = reuse.plan(stages.summarise_epsf, settings, epsf)
             under(settings, tasks.summarise_epsf, plan)(settings, epsf)

@@ -264,6 +264,13 @@ class WorkerPool:
         with self._lock:
             self._all.discard(worker)
 
+    def dismiss(self) -> None:
+        """End the workers that have nothing to do; what is asked for later has new ones."""
+        with self._lock:
+            idle, self._free = self._free, []
+        for worker in idle:
+            self._discard(worker)
+
     def close(self) -> None:
         """End all workers at once. Threads that wait for one get an error."""
         with self._lock:

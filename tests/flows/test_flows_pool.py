@@ -158,6 +158,48 @@ def test_workers_wait_for_the_images_where_there_are_few_cores(
         assert done == [("start", 2, 2), "read"]
 
 
+@pytest.mark.parametrize(
+    ("pixels", "runner", "expected"),
+    [
+        (100e6, "process", ["dismiss", "stages", ("start", 2)]),
+        (1e6, "process", ["stages"]),
+        (100e6, "dask", ["stages"]),
+    ],
+)
+def test_a_large_field_has_fresh_workers_for_its_fits(
+    pixels: float, runner: str, expected: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from flows import photometry
+
+    monkeypatch.setattr(photometry, "n_workers", lambda settings, what: 2)
+    monkeypatch.setattr(photometry.reuse, "pixels_of", lambda field: pixels)
+    done: list[Any] = []
+
+    class Pool:
+        def dismiss(self) -> None:
+            done.append("dismiss")
+
+        def start(self, count: int, for_epsf: int = 0) -> None:
+            done.append(("start", count))
+
+    settings = make_settings(tmp_path, task_runner=runner)
+    with photometry.renewed(Pool(), settings, Ref("field.json", "", "field")):  # type: ignore[arg-type]
+        done.append("stages")
+    assert done == expected
+
+
+def test_dismissed_workers_are_gone_and_others_take_their_place(start: Callable[..., WorkerPool]) -> None:
+    made = start(max_workers=2)
+    made.start(2)
+    first = made.call(pool_stages.count)[0]
+    before = made.pids
+    assert first in before
+    made.dismiss()
+    assert all(gone(pid) for pid in before)
+    assert made.pids == []
+    assert made.call(pool_stages.count)[0] not in before
+
+
 def test_workers_end_with_the_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The merge has their memory."""
     from flows import photometry

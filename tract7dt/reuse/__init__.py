@@ -5,6 +5,7 @@ settings that it reads (:mod:`.needs`) and of its code version (:mod:`.versions`
 says what it made; only products that are there and whole are taken.
 """
 
+from tract7dt.reuse.field import pixels_of
 from tract7dt.reuse.fits import note_makers, remaining_payloads, with_payloads
 from tract7dt.reuse.lock import locked
 from tract7dt.reuse.planning import Plan, plan, task_key, through
@@ -15,6 +16,7 @@ __all__ = [
     "Plan",
     "locked",
     "note_makers",
+    "pixels_of",
     "plan",
     "remaining_payloads",
     "task_key",

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tract7dt.reuse.digests import MISSING, digest_of
+from tract7dt.types import Ref
 
-__all__ = ["FieldParts"]
+__all__ = ["FieldParts", "pixels_of"]
 
 #: What a frame is, besides its pixels. Not: which file it came from.
 _NUMBERS = ("sky_sigma", "gain", "scale", "zp_auto", "saturation", "fwhm_pix")
@@ -69,3 +70,10 @@ class FieldParts:
     def frames(self, bands: Iterable[str] | None = None) -> dict[str, str]:
         """Digest of each band, by a name for messages."""
         return {f"frame of {band}": self.frame(band) for band in (self.bands if bands is None else bands)}
+
+
+def pixels_of(field: Ref) -> int:
+    """Pixels of all bands of a field together; 0 where its manifest cannot be read."""
+    parts = FieldParts(field.path)
+    ny, nx = parts.shape
+    return ny * nx * len(parts.bands)
