@@ -95,6 +95,10 @@ def test_artifacts_are_on_the_server_under_the_name_of_the_field(field: Field) -
             "zero-points",
             "reliability",
             "summary",
+            "overlay",
+            "epsf",
+            "zero-point-plots",
+            "results",
         )
     }
     assert shown["tiny-progress-bands"].data == 100
