@@ -272,12 +272,12 @@ class Places:
 
     def _divide(self, least: int) -> None:
         """Divide the memory into buffers of ``least`` pixels or more; what is kept of a band stays."""
-        n_bands, threads = self.scene.n_bands, self._team.threads
+        n_bands, threads = self.scene.n_bands, min(self._team.threads, self.scene.n_bands)
         pixels = self.options.image_memory_mb * 2**20 // 4
         before, n_before, length = self.buffer if self.kept else None, self.kept, self._length
-        if n_bands * least <= pixels:
+        if n_bands * least <= pixels or n_bands == threads:  # as many are lent at a time
             kept = n_bands
-            self._length = pixels // n_bands
+            self._length = max(least, pixels // n_bands)
         else:
             kept = max(0, min(pixels // (least + least // 8) - threads, n_bands - 1))
             self._length = max(least, pixels // (kept + threads))
