@@ -2,8 +2,9 @@
 
 Simulates a tile of 9576 x 6388 pixels and 30,000 sources at a linear scale, runs the flow on it with two workers,
 and watches the memory of all its processes. With several numbers of bands the runs show what grows with them.
-Figures go below a heading of their own in the results; the memory curve is drawn beside them. What a run has
-given is kept beside the tile (``run_20.json``); with ``--keep-runs`` it is taken from there.
+Figures go below a heading of their own in RESULTS_tile.md, in the place of those of before, and the memory curve
+beside them; RESULTS.md gets a row a run at its end. What a run has given is kept beside the tile
+(``run_20.json``); with ``--keep-runs`` it is taken from there.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ WIDTH, HEIGHT = 9576, 6388
 STARS, GALAXIES = 10_000, 20_000
 CELLS = 7
 SCIENCE = ("build_epsf", "run_patches")
+#: Where RESULTS.md has a row a run; ``bench_fit.py`` keeps what begins so.
+HISTORY = "## Tile at scale, run by run"
 #: Switched off: what is measured is the photometry.
 PICTURES = (
     "crop.plot_pre_crop",
@@ -251,28 +254,56 @@ def table(scale: float, workers: int, runs: list[Run]) -> str:
 
 
 def _row(run: Run) -> str:
+    return "| " + " | ".join(_figures(run).values()) + " |\n"
+
+
+def _figures(run: Run) -> dict[str, str]:
+    """What is said of a run, in the order of the table."""
     counts, curve = run.record["counts"], run.curve
     rest = sum(entry["cpu_s"] for entry in run.record["stages"] if entry["name"] not in SCIENCE)
     rate = run.images_mb / run.load_s
-    values = (
-        run.bands,
-        counts["fitted"],
-        f"{curve.wall:.0f}",
-        f"{curve.cpu:.0f}",
-        f"{rest:.1f}",
-        f"{rest * WIDTH * HEIGHT / 1e6 / run.megapixels / 60:.1f}",
-        f"{1e3 * run.stage('run_patches') / counts['fitted'] / run.bands:.2f}",
-        f"{rate:.0f}",
-        f"{rate / run.plain_read:.2f}",
-        f"{max(curve.whole):.0f}",
-        f"{max(curve.anonymous):.0f}",
-        f"{max(curve.largest):.0f}",
-        f"{max(curve.largest_anonymous):.0f}",
-        f"{(run.work_mb - run.payloads_mb) / run.frames_mb:.2f}",
-        f"{run.pulls[0]:+.3f}",
-        f"{run.pulls[1]:.3f}",
-    )
-    return "| " + " | ".join(map(str, values)) + " |\n"
+    return {
+        "bands": str(run.bands),
+        "sources": str(counts["fitted"]),
+        "wall": f"{curve.wall:.0f}",
+        "cpu": f"{curve.cpu:.0f}",
+        "rest": f"{rest:.1f}",
+        "rest of a tile": f"{rest * WIDTH * HEIGHT / 1e6 / run.megapixels / 60:.1f}",
+        "fit": f"{1e3 * run.stage('run_patches') / counts['fitted'] / run.bands:.2f}",
+        "load": f"{rate:.0f}",
+        "of a plain read": f"{rate / run.plain_read:.2f}",
+        "memory": f"{max(curve.whole):.0f}",
+        "memory, not of files": f"{max(curve.anonymous):.0f}",
+        "largest": f"{max(curve.largest):.0f}",
+        "largest, not of files": f"{max(curve.largest_anonymous):.0f}",
+        "disk": f"{(run.work_mb - run.payloads_mb) / run.frames_mb:.2f}",
+        "pulls": f"{run.pulls[0]:+.3f}",
+        "width": f"{run.pulls[1]:.3f}",
+    }
+
+
+def append_history(path: Path, scale: float, workers: int, runs: list[Run]) -> None:
+    """A row a run at the end of a Markdown file; a run that has one gets no other."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    if HISTORY not in old:
+        columns = (
+            "when", "scale", "workers", "bands", "wall, s", "CPU, s", "fit: ms per source and band",
+            "load and white stack, MB/s", "of a plain read", "all processes, MiB", "largest, MiB",
+            "disk over frames",
+        )  # fmt: skip
+        table = "| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|\n"
+        old = (
+            old.rstrip()
+            + f"\n\n{HISTORY}\n\n`make bench-tile`; more of the last ones in RESULTS_tile.md.\n\n{table}"
+        )
+    for run in runs:
+        found = _figures(run)
+        when = datetime.fromisoformat(run.record["started"]).strftime("%Y-%m-%d %H:%M")
+        names = ("bands", "wall", "cpu", "fit", "load", "of a plain read", "memory", "largest", "disk")
+        values = [when, f"{scale:g}", str(workers), *(found[name] for name in names)]
+        row = "| " + " | ".join(values) + " |\n"
+        old += "" if row in old else row
+    path.write_text(old, encoding="utf-8")
 
 
 def stage_table(run: Run) -> str:
@@ -362,6 +393,7 @@ def main() -> None:
         text += f"\n![Memory over time]({picture.name})\n"
         print(text)
         put_section(args.out, text)
+        append_history(args.out.with_name("RESULTS.md"), args.scale, args.workers, runs)
 
 
 if __name__ == "__main__":
