@@ -22,7 +22,7 @@ import numpy as np
 from tract7dt.errors import InputError, ProductError
 from tract7dt.progress import ProgressWriter
 from tract7dt.stages import LoadedField, Masked
-from tract7dt.store import WorkDir, ref_to, write_json, write_text
+from tract7dt.store import WorkDir, ref_to, sha256_file, write_json, write_text
 from tract7dt.types import Ref
 
 log = logging.getLogger("tract7dt.fake")
@@ -87,9 +87,14 @@ def check_inputs(settings: Any) -> None:
 
 
 def load_inputs(settings: Any) -> LoadedField:
+    from tract7dt.frames import read_image_list
+
     _called(settings, "load_inputs")
     work = WorkDir.of(settings)
-    write_json(work.field_manifest, {"frames": []})
+    given = settings.inputs
+    images = read_image_list(given.image_list_file, settings.base_dir, settings.names)
+    read = [{"path": path, "sha256": sha256_file(path)} for path in images if Path(path).is_file()]
+    write_json(work.field_manifest, {"frames": read})
     return LoadedField(ref_to(work.field_manifest, "field"), _write(settings, "sources", "sources", "rows"))
 
 
