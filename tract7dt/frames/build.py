@@ -132,19 +132,27 @@ def built_field(images: Sequence[ImageInfo], settings: Settings, work: WorkDir) 
         prepared - start, stacked - prepared, time.perf_counter() - start,
         len(images), shape[1], shape[0], workers,
     )  # fmt: skip
+    with _digested(files, workers) as digests:
+        yield field_of(manifest, work.field_manifest)
+    frames = []
+    for entry, digest in zip(entries, digests, strict=True):
+        if not digest:
+            log.warning("%s was written to while it was read; the next run reads it again", entry.path)
+        frames.append(replace(entry, sha256=digest))
+    write_manifest(replace(manifest, frames=tuple(frames)), work.field_manifest)
+
+
+@contextlib.contextmanager
+def _digested(files: Sequence[FileRead], workers: int) -> Iterator[list[str]]:
+    """SHA-256 of the files, taken while the block runs: half as much work as all the rest of reading them."""
+    found: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
-        # A third of what reading takes; whoever has the field does not wait for it.
-        digests = [pool.submit(file.sha256) for file in files]
+        waited_for = [pool.submit(file.sha256) for file in files]
         try:
-            yield field_of(manifest, work.field_manifest)
-            found = [digest.result() for digest in digests]
+            yield found
+            found += [digest.result() for digest in waited_for]
         finally:
             pool.shutdown(cancel_futures=True)
-    for image, digest in zip(images, found, strict=True):
-        if not digest:
-            log.warning("%s was written to while it was read; the next run reads it again", image.path)
-    frames = tuple(replace(entry, sha256=digest) for entry, digest in zip(entries, found, strict=True))
-    write_manifest(replace(manifest, frames=frames), work.field_manifest)
 
 
 def cropped_wcs(wcs: WCS, box: Box) -> WCS:
