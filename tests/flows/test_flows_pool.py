@@ -188,6 +188,46 @@ def test_a_large_field_has_fresh_workers_for_its_fits(
     assert done == expected
 
 
+@pytest.mark.parametrize("has_built", [True, False])
+def test_workers_that_have_built_epsfs_end_before_the_masks_of_a_large_field(
+    has_built: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from flows import photometry
+    from flows.parameters import Given
+    from tract7dt.run_record import RunRecord
+
+    done: list[str] = []
+
+    class Pool:
+        def dismiss(self) -> None:
+            done.append("dismiss")
+
+        def start(self, count: int, for_epsf: int = 0) -> None:
+            done.append("start")
+
+        def close(self) -> None:
+            done.append("close")
+
+    def epsf(run: Any, *_: Any) -> None:
+        done.append("build_epsf")
+        run._has_built_epsfs = has_built
+
+    def stage(run: Any, name: str, *_: Any) -> Any:
+        done.append(name)
+        return (None, None)
+
+    monkeypatch.setattr(photometry.reuse, "pixels_of", lambda field: 100e6)
+    monkeypatch.setattr(photometry._Run, "_do", stage)
+    monkeypatch.setattr(photometry._Run, "_epsf", epsf)
+    monkeypatch.setattr(photometry._Run, "_fits", lambda run, *_: None)
+    settings = make_settings(tmp_path)
+    given = Given("c.yaml", None, None, {}, (), (), False)
+    photometry._Run(settings, RunRecord(settings, "run"), given, Pool()).stages_in_order()  # type: ignore[arg-type]
+    between = done[done.index("build_epsf") + 1 : done.index("build_patch_inputs")]
+    stages = ["build_patches", "compose_final_masks"]
+    assert between == (["dismiss", *stages, "start"] if has_built else stages)
+
+
 def test_dismissed_workers_are_gone_and_others_take_their_place(start: Callable[..., WorkerPool]) -> None:
     made = start(max_workers=2)
     made.start(2)

@@ -97,6 +97,7 @@ class Places:
         self.size, self.radius = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._workspace, self._team = workspace, team
         self.kept, self.moved, self._length, self._free = 0, False, 0, list(range(team.threads))
+        self._pixels: F4 = np.empty(0, np.float32)
         self._divide(1)
         self._extended = parameters.kind != ModelKind.STAR
         self._n_images = np.ones(n, np.int64)
@@ -271,10 +272,13 @@ class Places:
             self._divide(self._end)
 
     def _divide(self, least: int) -> None:
-        """Divide the memory into buffers of ``least`` pixels or more; what is kept of a band stays."""
+        """Divide the memory into buffers of ``least`` pixels or more; what is kept of a band stays.
+
+        There are no more of them than before while something is kept: they only get longer.
+        """
         n_bands, threads = self.scene.n_bands, min(self._team.threads, self.scene.n_bands)
         pixels = self.options.image_memory_mb * 2**20 // 4
-        before, n_before, length = self.buffer if self.kept else None, self.kept, self._length
+        before, length = self.buffer, self._length
         if n_bands * least <= pixels or n_bands == threads:  # as many are lent at a time
             kept = n_bands
             self._length = max(least, pixels // n_bands)
@@ -283,10 +287,9 @@ class Places:
             self._length = max(least, pixels // (kept + threads))
         count = (kept + (threads if kept < n_bands else 0)) * self._length
         self._pixels = self._workspace.empty("images", (max(pixels, count),), np.float32)
-        self.kept = kept if before is None else min(kept, n_before)
-        if before is not None and self._length != length:
-            for b in reversed(range(self.kept)):  # the last first: they move towards the end
-                self._pixels[b * self._length : b * self._length + length] = before[b]
+        self.kept = kept
+        for b in reversed(range(min(kept, len(before)))):  # the last first: they move towards the end
+            self._pixels[b * self._length : b * self._length + length] = before[b]
 
     def stamps(self, theta: F8, changed: Bool, before: Stamps | None, recentre: bool) -> Stamps:
         """Stamps of a point: new ones for the changed sources, those of ``before`` for the others.
